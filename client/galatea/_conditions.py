@@ -1,0 +1,109 @@
+"""From what a caller asks for to the values of each sample, checked against the card."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galatea.card import Input, ModelCard
+from galatea.errors import InvalidInput
+
+# The values of the samples with these indices, as an array [n, 1].
+Values = Callable[[NDArray[np.int64]], NDArray[Any]]
+
+BALANCED = "balanced"
+DTYPE: Mapping[str, type[Any]] = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+
+
+def seeds(seed: int | None, n: int | None) -> Values:
+    """Consecutive seeds from `seed`, or from a random 32-bit one.
+
+    Raises:
+        InvalidInput: not a whole number, or the last seed would not fit into 64 bits.
+    """
+    first = secrets.randbits(32) if seed is None else seed
+    if not isinstance(first, Integral) or isinstance(first, bool):
+        raise InvalidInput(f"seed {seed!r} is no whole number", "give a 64-bit integer")
+    start = int(first)
+    if not SMALLEST <= start <= LARGEST - ((n or 1) - 1):
+        raise InvalidInput(
+            f"seed {start} with {n or 1} samples leaves the 64-bit integers",
+            f"give a seed from {SMALLEST} to {LARGEST - ((n or 1) - 1)}",
+        )
+    return lambda index: (index + np.int64(start))[:, None]
+
+
+def conditions(card: ModelCard, given: Mapping[str, Any], n: int | None) -> dict[str, Values]:
+    """Values for every input of the model but the seed.
+
+    A condition is one value for all samples, or a sequence with one value for each. A class label
+    may be given by name, and ``"balanced"`` (the default) deals the classes out in turn.
+
+    Raises:
+        InvalidInput: an unknown condition, one that is missing, or a value out of its range.
+    """
+    known = {entry.name: entry for entry in card.inputs if entry.name != "seed"}
+    values = {name: value for name, value in given.items() if value is not None}
+    for name in values:
+        if name not in known:
+            raise InvalidInput(
+                f"{card.name} has no condition {name!r}",
+                f"it has: {', '.join(known)}" if known else "it is unconditional",
+            )
+    return {name: _values(card, entry, values.get(name), n) for name, entry in known.items()}
+
+
+def _values(card: ModelCard, entry: Input, value: Any, n: int | None) -> Values:
+    if value is None:
+        value = BALANCED if entry.labels else entry.default
+    if value is None:
+        raise InvalidInput(f"{card.name} needs the condition {entry.name!r}", _allowed(entry))
+    if entry.labels and value == BALANCED:
+        count = len(entry.labels)
+        return lambda index: (index % count).astype(np.int64)[:, None]
+    dtype = DTYPE[entry.dtype]
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        if n is None or len(value) != n:
+            raise InvalidInput(
+                f"{len(value)} values of {entry.name!r} for {n or 'endless'} samples",
+                "give one value for all, or one for each sample",
+            )
+        listed = np.array([_one(card, entry, item) for item in value], dtype)[:, None]
+        return lambda index: listed[index]
+    single = _one(card, entry, value)
+    return lambda index: np.full((len(index), 1), single, dtype)
+
+
+def _one(card: ModelCard, entry: Input, value: Any) -> int | float:
+    if entry.labels and isinstance(value, str) and value in entry.labels:
+        return entry.labels.index(value)
+    if isinstance(value, str) and entry.labels and value.isdecimal():
+        value = int(value)
+    whole = entry.dtype != "FP32"
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if fits and math.isfinite(value):
+        low = 0 if entry.labels else entry.minimum
+        high = len(entry.labels) - 1 if entry.labels else entry.maximum
+        if (low is None or value >= low) and (high is None or value <= high):
+            return int(value) if whole else float(value)
+    raise InvalidInput(f"{card.name} has no {entry.name} {value!r}", _allowed(entry))
+
+
+def _allowed(entry: Input) -> str:
+    if entry.labels:
+        names = ", ".join(f"{name} ({k})" for k, name in enumerate(entry.labels))
+        return f"choose one of: {names}, or {BALANCED!r}"
+    kind = "number" if entry.dtype == "FP32" else "whole number"
+    ends = [
+        f"{word} {bound:g}"
+        for word, bound in (("at least", entry.minimum), ("at most", entry.maximum))
+        if bound is not None
+    ]
+    return f"give a {kind}{' ' + ' and '.join(ends) if ends else ''}"

@@ -1,0 +1,215 @@
+"""The model card: what a served generator is, travelling inside its ``config.pbtxt``.
+
+The exporter writes it, the client reads it, and nothing else carries facts about a model. In
+``config.pbtxt`` it is the JSON text of the parameter ``galatea``.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from galatea.errors import InvalidInput
+
+__all__ = ["CARD_PARAMETER", "Input", "Metric", "ModelCard", "Output", "Parity", "ValueRange"]
+
+CARD_PARAMETER = "galatea"
+SCHEMA = 1
+
+T = TypeVar("T")
+
+Task = Literal["unconditional", "class-conditional", "image-to-image", "text-to-image"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the public model; always one value per sample (``[1]``).
+
+    A class label has ``labels``, the names of the values 0, 1, …; other conditions have a range.
+    ``default`` None means that the caller or the client must choose.
+    """
+
+    name: str
+    dtype: Literal["INT64", "INT32", "FP32", "BYTES"]
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    default: int | float | str | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: `shape` is [H, W, C] without the batch, `channels` what each channel means."""
+
+    name: str
+    dtype: Literal["UINT8", "UINT16", "FP32"]
+    shape: tuple[int, ...]
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """How the network's floats become uint8: [low, high] → [0, 255], clamped."""
+
+    low: float
+    high: float
+    rounding: Literal["truncate", "nearest"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A published or measured figure; comparable only at equal extractor, normalisation and n."""
+
+    name: str
+    value: float
+    higher_is_better: bool
+    extractor: str = ""
+    normalisation: str = ""
+    n: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """PyTorch against ONNX Runtime, the worst over all batch sizes tried.
+
+    ``max_abs`` is in units of the network's output, ``max_levels`` in uint8 levels, and
+    ``share_differing`` the share of uint8 values that differ at all.
+    """
+
+    max_abs: float
+    tolerance: float
+    max_levels: int
+    share_differing: float
+    batches: tuple[int, ...]
+    runtime: str
+    tolerance_reason: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything a user or a client needs to know about one version of a served generator."""
+
+    name: str
+    version: int
+    family: str
+    task: Task
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    title: str = ""
+    description: str = ""
+    modality: str = ""
+    organ: str = ""
+    training_dataset: str = ""
+    licence: str = ""
+    doi: str = ""
+    citation: str = ""
+    source: str = ""
+    checkpoint_sha256: str = ""
+    configuration: dict[str, Any] = field(default_factory=dict)
+    value_range: ValueRange | None = None
+    noise: str = ""
+    metrics: tuple[Metric, ...] = ()
+    parity: Parity | None = None
+    graphs: dict[str, str] = field(default_factory=dict)
+    exporter: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def image(self) -> Output:
+        """The output ``image``."""
+        return self._output("image")
+
+    @property
+    def mask(self) -> Output | None:
+        """The output ``mask``, where the generator makes one."""
+        return next((output for output in self.outputs if output.name == "mask"), None)
+
+    @property
+    def label(self) -> Input | None:
+        """The class label, where the generator is class-conditional."""
+        return next((entry for entry in self.inputs if entry.name == "label"), None)
+
+    def _output(self, name: str) -> Output:
+        return next(output for output in self.outputs if output.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON types."""
+        plain: dict[str, Any] = json.loads(self.to_json())
+        return plain
+
+    def to_json(self) -> str:
+        """The card as one line of JSON, equal bytes for equal cards."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Reads a card.
+
+        Raises:
+            InvalidInput: not a card, or of a schema that this version of galatea does not know.
+        """
+        try:
+            plain = json.loads(text)
+            schema = plain.get("schema")
+            if schema != SCHEMA:
+                raise InvalidInput(
+                    f"the model card has schema {schema!r}, this galatea reads schema {SCHEMA}",
+                    "run: pip install --upgrade galatea",
+                )
+            return from_plain(cls, plain)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"the model card cannot be read: {error}", "export the model again"
+            ) from error
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """Builds the dataclass `kind` from plain JSON or TOML types.
+
+    Raises:
+        TypeError: an unknown or missing field, or a value of the wrong type; it is named.
+    """
+    hints = typing.get_type_hints(kind)
+    if not isinstance(value, dict):
+        raise TypeError(f"{kind.__name__} is {value!r}, not a table")
+    known = [entry.name for entry in fields(typing.cast("Any", kind))]
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise TypeError(f"{kind.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+    return kind(**{key: _convert(hints[key], entry, key) for key, entry in value.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        choices = [entry for entry in arguments if entry is not type(None)]
+        exact = [entry for entry in choices if type(value) is entry]
+        return _convert((exact or choices)[0], value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise TypeError(f"{where} is {value!r}, not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{where} is {value!r}, not a list")
+        return tuple(_convert(arguments[0], entry, where) for entry in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} is {value!r}, not a table")
+        return {str(key): _convert(arguments[1], entry, where) for key, entry in value.items()}
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_plain(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TypeError(f"{where} is {value!r}, not of type {hint.__name__}")
+    return value
