@@ -1,0 +1,119 @@
+"""``galatea families`` and ``galatea export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from galatea.cli._output import emit, json_option, say, steps, table
+from galatea.errors import InvalidInput
+from galatea.extras import needs_extra
+
+
+@click.command()
+@json_option
+def families() -> None:
+    """List the generator families and their options."""
+    with needs_extra("export"):
+        from galatea_exporter.family import describe, families
+
+    entries = [describe(family) for family in families().values()]
+
+    def human() -> None:
+        columns = ("FAMILY", "ALIASES", "WHAT", "OPTIONS")
+        table(
+            columns,
+            (
+                (
+                    entry["name"],
+                    ", ".join(entry["aliases"]),
+                    entry["title"],
+                    " ".join(f"{key}={value}" for key, value in entry["options"].items()),
+                )
+                for entry in entries
+            ),
+        )
+
+    emit(entries, human)
+
+
+@click.command()
+@click.argument("family")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Public name of the model.")
+@click.option(
+    "--repository", type=click.Path(path_type=Path), default=Path("model_repository"),
+    show_default=True, help="Triton model repository to release into.",
+)  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A family option.")
+@click.option("--card", type=click.Path(path_type=Path), help="TOML file with what the card says.")
+@click.option("--version", "number", type=int, help="Version to release; default the next one.")
+@click.option("--max-batch", type=int, default=32, show_default=True, help="Largest batch.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@json_option
+def export(
+    family: str,
+    checkpoint: Path,
+    name: str,
+    repository: Path,
+    settings: tuple[str, ...],
+    card: Path | None,
+    number: int | None,
+    max_batch: int,
+    dry_run: bool,
+) -> None:
+    """Export CHECKPOINT of FAMILY as ONNX into a Triton model repository.
+
+    Nothing in the checkpoint is executed. PyTorch and ONNX Runtime are compared first; beyond the
+    tolerance nothing is written.
+    """
+    with needs_extra("export"):
+        from galatea_exporter.export import Facts
+        from galatea_exporter.export import export as run
+
+    with steps() as step:
+        done = run(
+            family,
+            checkpoint,
+            name=name,
+            repository=repository,
+            facts=Facts.read(card) if card else None,
+            settings=dict(_pair(setting) for setting in settings),
+            version=number,
+            max_batch=max_batch,
+            dry_run=dry_run,
+            progress=step,
+        )
+    report = {
+        "name": name,
+        "version": done.card.version,
+        "written": done.written,
+        "repository": str(repository),
+        "ignored": list(done.ignored),
+        "bytes": done.release.size,
+        "card": done.card.to_dict(),
+    }
+
+    def human() -> None:
+        parity = done.card.parity
+        assert parity is not None
+        what = "released" if done.written else "would release" if dry_run else "already there:"
+        click.echo(f"{what} {name} version {done.card.version} in {repository}")
+        click.echo(
+            f"parity with PyTorch: {parity.max_abs:.2g} in float (allowed {parity.tolerance:.0e}), "
+            f"{parity.max_levels} uint8 levels on {parity.share_differing:.2%} of values"
+        )
+        if done.ignored:
+            say(f"ignored in the checkpoint: {', '.join(done.ignored)}")
+        if not dry_run:
+            say(f"next: galatea serve --repository {repository}")
+
+    emit(report, human)
+
+
+def _pair(setting: str) -> tuple[str, str]:
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise InvalidInput(f"--set {setting!r} has no value", "write --set KEY=VALUE")
+    return key.strip(), value.strip()

@@ -1,0 +1,1 @@
+"""One file per generator family: its network, its facts and its registration."""

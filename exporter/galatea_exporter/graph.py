@@ -1,0 +1,154 @@
+"""From a stage to an ONNX graph: dynamic batch, opset 20, equal bytes for equal weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from galatea.errors import ExportError
+from galatea_exporter.stages import Stage, TensorSpec
+
+# NVIDIA's 24.10 build has ONNX Runtime 1.19, which refuses IR > 10 and opset > 21.
+OPSET = 20
+NEWEST_IR = 10
+NEWEST_OPSET = 21
+
+TORCH_DTYPE = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
+
+
+def export_stage(stage: Stage) -> Any:
+    """The ONNX model of a stage, its probes among the outputs.
+
+    Returns:
+        onnx.ModelProto, without names or paths of the machine that made it.
+
+    Raises:
+        ExportError: the graph cannot be exported, or is newer than Triton's runtime reads.
+    """
+    # torch.export keeps an axis of size 1 static, so the example has a batch of 2. Each input is a
+    # tensor of its own: one object given twice would be wired to one input.
+    example = example_inputs(stage, batch=2)
+    batch = torch.export.Dim("batch")
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter deprecates its own internals
+            program = torch.onnx.export(
+                _Positional(stage.module),
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in stage.inputs],
+                output_names=[spec.name for spec in (*stage.outputs, *stage.probes)],
+                dynamic_shapes={"inputs": tuple({0: batch} for _ in example)},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            f"stage {stage.name!r} cannot be exported: {str(error).splitlines()[0]}",
+            "this is a fault of the family's network; please report it",
+        ) from error
+    finally:
+        quiet.setLevel(level)
+    assert program is not None
+    model = onnx.ModelProto.FromString(program.model_proto.SerializeToString())
+    _strip(model)
+    _check(model, stage)
+    return model
+
+
+def without_probes(model: Any, stage: Stage) -> Any:
+    """A copy of the graph with the stage's outputs alone, as it is released."""
+    released = onnx.ModelProto.FromString(model.SerializeToString())
+    wanted = {spec.name for spec in stage.outputs}
+    kept = [output for output in released.graph.output if output.name in wanted]
+    del released.graph.output[:]
+    released.graph.output.extend(kept)
+    return released
+
+
+def serialise(model: Any) -> bytes:
+    """The bytes that are released; deterministic."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def digest(data: bytes) -> str:
+    """sha256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def example_inputs(stage: Stage, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs of the right shape: normal floats, and integers that every class input accepts."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(_example(spec, batch, generator) for spec in stage.inputs)
+
+
+def _example(spec: TensorSpec, batch: int, generator: torch.Generator) -> Tensor:
+    shape = (batch, *spec.shape)
+    if spec.dtype == "int64":
+        high = 2**31 if spec.name == "seed" else 2
+        return torch.randint(0, high, shape, generator=generator)
+    if spec.dtype == "uint8":
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return torch.randn(shape, generator=generator)
+
+
+class _Positional(nn.Module):
+    """Gives every stage the one signature that dynamic shapes are declared for."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
+
+
+def _strip(model: Any) -> None:
+    """Removes what differs between machines: stack traces, paths, names of the exporter."""
+    model.producer_name, model.producer_version, model.doc_string = "galatea", "", ""
+    del model.metadata_props[:]
+    graph = model.graph
+    graph.name, graph.doc_string = "stage", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for entry in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        entry.doc_string = ""
+        del entry.metadata_props[:]
+    for tensor in (*graph.input, *graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _check(model: Any, stage: Stage) -> None:
+    onnx.checker.check_model(model)
+    opset = max(entry.version for entry in model.opset_import)
+    if model.ir_version > NEWEST_IR or opset > NEWEST_OPSET:
+        raise ExportError(
+            f"stage {stage.name!r} became IR {model.ir_version}, opset {opset}; "
+            f"Triton's runtime reads IR ≤ {NEWEST_IR}, opset ≤ {NEWEST_OPSET}",
+            "install the versions of torch and onnxscript that galatea[export] names",
+        )
+    random = sorted({node.op_type for node in model.graph.node if "Random" in node.op_type})
+    if random:
+        raise ExportError(
+            f"stage {stage.name!r} draws its own noise ({', '.join(random)})",
+            "make the noise an input of the stage, derived from the seed",
+        )
+    given = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+    for spec in (*stage.inputs, *stage.outputs, *stage.probes):
+        value = given.get(spec.name)
+        dims = value.type.tensor_type.shape.dim[1:] if value is not None else []
+        if value is None or tuple(dim.dim_value for dim in dims) != spec.shape:
+            raise ExportError(
+                f"stage {stage.name!r}: {spec.name} is not {['batch', *spec.shape]} in the graph",
+                "this is a fault of the family's declaration; please report it",
+            )

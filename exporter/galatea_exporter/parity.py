@@ -1,0 +1,112 @@
+"""Parity: PyTorch against ONNX Runtime, before anything is released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from galatea.errors import ExportError
+from galatea_exporter.graph import example_inputs
+from galatea_exporter.noise import noise_v1
+from galatea_exporter.stages import Noise, Stage
+
+MAX_LEVELS = 1  # uint8 levels
+MAX_SHARE = 1e-3  # of uint8 values that may differ
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two runs of a stage are apart: the worst of all batches and outputs.
+
+    Attributes:
+        max_abs: in the floats (probes, or outputs that are floats).
+        max_levels: in the uint8 image; a mask flips by 255 at its threshold and is left out.
+        share_differing: share of uint8 values (image and mask) that differ.
+    """
+
+    max_abs: float = 0.0
+    max_levels: int = 0
+    share_differing: float = 0.0
+
+    def worst(self, other: Difference) -> Difference:
+        """The larger of each figure."""
+        return Difference(
+            max(self.max_abs, other.max_abs),
+            max(self.max_levels, other.max_levels),
+            max(self.share_differing, other.share_differing),
+        )
+
+
+def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float) -> Difference:
+    """Runs a stage in PyTorch and its graph in ONNX Runtime on the CPU.
+
+    Args:
+        graph: the serialised ONNX model with its probes.
+        batches: batch sizes to try.
+        tolerance: allowed max abs difference of the floats.
+
+    Raises:
+        ExportError: a figure is beyond its bound; stage, batch, figure and bound are named.
+    """
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    specs = (*stage.outputs, *stage.probes)
+    worst = Difference()
+    for batch in batches:
+        inputs = example_inputs(stage, batch, seed=batch)
+        with torch.no_grad():
+            result = stage.module(*inputs)
+        expected = [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
+        feed = {spec.name: t.numpy() for spec, t in zip(stage.inputs, inputs, strict=True)}
+        actual = session.run([spec.name for spec in specs], feed)
+        for spec, want, got in zip(specs, expected, actual, strict=True):
+            difference = _difference(spec.name, want, got)
+            worst = worst.worst(difference)
+            _judge(difference, tolerance, f"stage {stage.name!r}, {spec.name}, batch {batch}")
+        if isinstance(stage.module, Noise):
+            _judge_noise(stage.module, feed["seed"], actual[0])
+    return worst
+
+
+def _difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) -> Difference:
+    if want.shape != got.shape or want.dtype != got.dtype:
+        raise ExportError(
+            f"{name} is {got.dtype}{list(got.shape)} in ONNX Runtime, "
+            f"{want.dtype}{list(want.shape)} in PyTorch",
+            "this is a fault of the family's network; please report it",
+        )
+    apart = np.abs(want.astype(np.float64) - got.astype(np.float64))
+    if not np.isfinite(apart).all():
+        return Difference(max_abs=float("inf"))
+    if want.dtype == np.uint8:
+        levels = 0 if name == "mask" else int(apart.max(initial=0))
+        return Difference(max_levels=levels, share_differing=float((apart > 0).mean()))
+    return Difference(max_abs=float(apart.max(initial=0)))
+
+
+def _judge(difference: Difference, tolerance: float, where: str) -> None:
+    bounds = (
+        ("max abs difference", difference.max_abs, tolerance),
+        ("uint8 levels", difference.max_levels, MAX_LEVELS),
+        ("share of differing uint8 values", difference.share_differing, MAX_SHARE),
+    )
+    for what, figure, bound in bounds:
+        if not figure <= bound:
+            raise ExportError(
+                f"{where}: {what} between PyTorch and ONNX Runtime is {figure:.3g}, "
+                f"allowed is {bound:.3g}",
+                "nothing was written; check the checkpoint for NaNs and the value range",
+            )
+
+
+def _judge_noise(noise: Noise, seeds: NDArray[np.int64], got: NDArray[np.float32]) -> None:
+    reference = noise_v1(seeds[:, 0], noise.size, noise.stream)
+    if reference.tobytes() != got.tobytes():
+        raise ExportError(
+            "the noise stage does not give the bits of noise v1",
+            "install the versions of torch, onnxscript and onnxruntime that galatea[export] names",
+        )
