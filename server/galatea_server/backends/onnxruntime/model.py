@@ -1,0 +1,234 @@
+"""Triton backend ``onnxruntime`` in Python: serves ``model.onnx`` as NVIDIA's C++ backend does.
+
+Triton starts one process for each model instance and calls the class below. The same keys of
+``config.pbtxt`` are honoured: instance kind and count, ``intra_op_thread_count``,
+``inter_op_thread_count``, ``execution_mode``, ``optimization.graph.level`` and the GPU execution
+accelerators ``cuda`` and ``tensorrt``. This file stands alone: it imports nothing of galatea.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+# Triton's stub knows no virtual environment and takes no notice of PYTHONPATH.
+sys.path[:0] = os.environ.get("GALATEA_SERVER_SITE", "").split(os.pathsep)
+
+import numpy as np  # noqa: E402 - found by the line above
+import onnxruntime as ort  # noqa: E402 - likewise
+import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
+
+Feed = dict[str, "np.ndarray[Any, Any]"]
+
+ONNX_TYPE = {
+    "TYPE_BOOL": "tensor(bool)", "TYPE_UINT8": "tensor(uint8)", "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)", "TYPE_UINT64": "tensor(uint64)", "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)", "TYPE_INT32": "tensor(int32)", "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)", "TYPE_FP32": "tensor(float)", "TYPE_FP64": "tensor(double)",
+    "TYPE_STRING": "tensor(string)",
+}  # fmt: skip
+
+# Triton's optimization level → ONNX Runtime's.
+GRAPH_LEVEL = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+# Keys of the accelerator "tensorrt" that have another name as options of the execution provider;
+# those that begin with trt_ are handed on as they are.
+TENSORRT_OPTION = {
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "int8_calibration_table_name": "trt_int8_calibration_table_name",
+    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
+}
+TENSORRT_PRECISION = {"FP32": None, "FP16": "trt_fp16_enable", "INT8": "trt_int8_enable"}
+
+
+class TritonPythonModel:
+    """One instance of one model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the graph.
+
+        Raises:
+            pb_utils.TritonModelException: it does not agree with ``config.pbtxt``, or ONNX Runtime
+                refuses it; Triton then refuses the model with this sentence.
+        """
+        self.config = json.loads(args["model_config"])
+        self.batched = self.config["max_batch_size"] > 0
+        name = self.config.get("default_model_filename") or "model.onnx"
+        path = os.path.join(args["model_repository"], args["model_version"], name)
+        if not os.path.isfile(path):
+            raise pb_utils.TritonModelException(f"{path} does not exist")
+        providers = _providers(self.config, args)
+        try:
+            self.session = ort.InferenceSession(path, _options(self.config), providers)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"ONNX Runtime refuses {path}: {error}") from error
+        used = self.session.get_providers()
+        if providers[0][0] not in used:
+            raise pb_utils.TritonModelException(
+                f"{providers[0][0]} is not available in onnxruntime {ort.__version__}, "
+                f"which has {', '.join(ort.get_available_providers())}"
+            )
+        self.inputs = _agreed(self.config["input"], self.session.get_inputs(), self.batched)
+        self.outputs = _agreed(self.config["output"], self.session.get_outputs(), self.batched)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answers requests; those of one shape go through the graph together.
+
+        A request that cannot be answered gets an error of its own and spoils no other.
+        """
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[Any, list[tuple[int, Feed]]] = {}
+        for i, request in enumerate(requests):
+            try:
+                feed = self._feed(request)
+            except ValueError as error:
+                responses[i] = _failed(str(error))
+                continue
+            shapes = tuple(array.shape[1:] if self.batched else i for array in feed.values())
+            groups.setdefault(shapes, []).append((i, feed))
+        for group in groups.values():
+            for i, response in self._run(group, requests):
+                responses[i] = response
+        return responses
+
+    def _feed(self, request: Any) -> Feed:
+        """The request's arrays by name.
+
+        Raises:
+            ValueError: an input is missing or of the wrong rank.
+        """
+        feed = {}
+        for name, dims in self.inputs.items():
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is None:
+                raise ValueError(f"input {name!r} is missing")
+            array = tensor.as_numpy()
+            expected = ([None] if self.batched else []) + dims
+            if len(expected) != array.ndim or any(
+                want not in (None, -1, got) for want, got in zip(expected, array.shape, strict=True)
+            ):
+                raise ValueError(
+                    f"input {name!r} has the shape {list(array.shape)}, not {expected}"
+                )
+            feed[name] = array
+        if self.batched and len({len(array) for array in feed.values()}) > 1:
+            raise ValueError("the inputs do not have the same batch size")
+        return feed
+
+    def _run(self, group: list[tuple[int, Feed]], requests: list[Any]) -> list[tuple[int, Any]]:
+        """(index, response) for requests of equal shapes, in one run if that goes well."""
+        wanted = {i: list(requests[i].requested_output_names()) for i, _ in group}
+        names = [name for name in self.outputs if any(name in some for some in wanted.values())]
+        feeds = [feed for _, feed in group]
+        merged = feeds[0]
+        if len(feeds) > 1:
+            merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in merged}
+        try:
+            results = dict(zip(names, self.session.run(names, merged), strict=True))
+        except Exception as error:  # ONNX Runtime raises classes of its own for every status
+            if len(group) == 1:
+                return [(group[0][0], _failed(f"ONNX Runtime: {error}"))]
+            return [answer for single in group for answer in self._run([single], requests)]
+        answers, start = [], 0
+        for i, feed in group:
+            rows = slice(start, start + len(next(iter(feed.values())))) if self.batched else ...
+            # Fresh arrays: memory that belongs to the session arrives empty on the other side.
+            tensors = [
+                pb_utils.Tensor(name, np.array(results[name][rows]))
+                for name in wanted[i]
+                if name in results
+            ]
+            answers.append((i, pb_utils.InferenceResponse(tensors)))
+            start = rows.stop if isinstance(rows, slice) else 0
+        return answers
+
+
+def _options(config: dict[str, Any]) -> Any:
+    options = ort.SessionOptions()
+    parameters = {key: entry["string_value"] for key, entry in config.get("parameters", {}).items()}
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    if parameters.get("execution_mode") == "1":
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    options.graph_optimization_level = GRAPH_LEVEL[int(level)]
+    return options
+
+
+def _providers(config: dict[str, Any], args: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Execution providers with their options, the preferred one first."""
+    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    if args["model_instance_kind"] != "GPU":
+        return [cpu]
+    device = args["model_instance_device_id"]
+    accelerators = (
+        config.get("optimization", {})
+        .get("execution_accelerators", {})
+        .get("gpu_execution_accelerator", [])
+    )
+    by_name = {entry["name"]: entry.get("parameters", {}) for entry in accelerators}
+    providers = [("CUDAExecutionProvider", {"device_id": device, **by_name.get("cuda", {})}), cpu]
+    if "tensorrt" in by_name:
+        options = {"device_id": device, **_tensorrt(by_name["tensorrt"])}
+        providers.insert(0, ("TensorrtExecutionProvider", options))
+    return providers
+
+
+def _tensorrt(parameters: dict[str, str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for key, value in parameters.items():
+        if key == "precision_mode":
+            switch = TENSORRT_PRECISION.get(value)
+            options.update({switch: "True"} if switch else {})
+        else:
+            truth = {"true": "True", "false": "False"}.get(value.lower(), value)
+            options[TENSORRT_OPTION.get(key, key)] = truth
+    return options
+
+
+def _agreed(
+    declared: list[dict[str, Any]], actual: list[Any], batched: bool
+) -> dict[str, list[int]]:
+    """Name → dims without batch, where ``config.pbtxt`` and the graph agree.
+
+    Raises:
+        pb_utils.TritonModelException: they do not.
+    """
+    graph = {entry.name: entry for entry in actual}
+    agreed = {}
+    for entry in declared:
+        name, dims = entry["name"], [int(size) for size in entry["dims"]]
+        if name not in graph:
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt names {name!r}, the graph has {', '.join(graph)}"
+            )
+        there = graph[name]
+        shape = [size if isinstance(size, int) else -1 for size in there.shape]
+        if ONNX_TYPE[entry["data_type"]] != there.type:
+            raise pb_utils.TritonModelException(
+                f"{name!r} is {entry['data_type']} in config.pbtxt, {there.type} in the graph"
+            )
+        if batched and (not shape or shape[0] != -1):
+            raise pb_utils.TritonModelException(
+                f"{name!r} has a fixed batch in the graph, but max_batch_size is above 0"
+            )
+        inner = shape[1:] if batched else shape
+        if len(inner) != len(dims) or any(
+            -1 not in (a, b) and a != b for a, b in zip(inner, dims, strict=True)
+        ):
+            raise pb_utils.TritonModelException(
+                f"{name!r} has the dims {dims} in config.pbtxt, {inner} in the graph"
+            )
+        agreed[name] = dims
+    return agreed
+
+
+def _failed(reason: str) -> Any:
+    return pb_utils.InferenceResponse(
+        output_tensors=[], error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG)
+    )

@@ -1,0 +1,178 @@
+"""What a machine needs to serve, checked one by one; each finding says how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from galatea.errors import MachineError
+from galatea_server.installation import Installation, find_libpython, locate
+
+SHARED_MEMORY_WANTED = 256 << 20  # bytes; a container's default of 64 MB fails at larger batches
+PIP_SERVE = "run: pip install 'galatea[serve]'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: ``fail`` stops the server from working, ``note`` only limits what can be done."""
+
+    check: str
+    state: Literal["ok", "note", "fail"]
+    fact: str
+    remedy: str = ""
+
+
+def examine(ports: Mapping[str, int]) -> list[Finding]:
+    """All checks for this machine; `ports` are those that the server would take."""
+    try:
+        installation = locate()
+        found = [check_triton(installation), check_stub(installation)]
+    except MachineError as error:
+        found = [Finding("nvidia-pytriton", "fail", error.problem, error.remedy)]
+    return [
+        *found,
+        check_libpython(find_libpython()),
+        check_numpy(_version("numpy")),
+        check_onnxruntime(_version("onnxruntime"), _version("onnxruntime-gpu")),
+        *(check_port(protocol, port) for protocol, port in ports.items()),
+        check_shared_memory(Path("/dev/shm")),  # noqa: S108 - the kernel's, not a temporary file
+        check_exporter(importlib.util.find_spec),
+        check_gpu(shutil.which("nvidia-smi")),
+    ]
+
+
+def check_triton(installation: Installation) -> Finding:
+    """The server starts far enough to print its options."""
+    name = "tritonserver"
+    try:
+        done = subprocess.run(
+            [installation.binary, "--help"],
+            env=installation.environment(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding(name, "fail", f"cannot be run: {error}", PIP_SERVE)
+    if "--model-repository" not in done.stdout + done.stderr:
+        reason = (done.stderr or done.stdout).strip().splitlines()[:1]
+        return Finding(
+            name, "fail", f"does not start: {' '.join(reason)}",
+            "the wheel needs x86-64 Linux with glibc 2.35 or newer (Debian 12, Ubuntu 22.04)",
+        )  # fmt: skip
+    return Finding(name, "ok", f"from nvidia-pytriton {installation.release}")
+
+
+def check_stub(installation: Installation) -> Finding:
+    """The wheel has a Python backend process for this version of Python."""
+    if installation.stub.is_file():
+        return Finding("Python backend", "ok", f"for Python {sys.version_info.major}."
+                       f"{sys.version_info.minor}")  # fmt: skip
+    there = sorted(path.name for path in installation.stub.parents[1].glob("3.*"))
+    return Finding(
+        "Python backend", "fail", f"none for Python {sys.version_info.major}."
+        f"{sys.version_info.minor}", f"use Python {', '.join(there)}",
+    )  # fmt: skip
+
+
+def check_libpython(library: Path | None) -> Finding:
+    """The interpreter's shared library, which Triton's Python backend is linked with."""
+    if library is not None:
+        return Finding("libpython", "ok", str(library))
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Finding(
+        "libpython", "fail", f"no shared library of Python {python}",
+        f"install libpython{python} (Debian, Ubuntu), or a Python built with --enable-shared",
+    )  # fmt: skip
+
+
+def check_numpy(installed: str | None) -> Finding:
+    """With numpy 2, Triton's Python backend answers with empty tensors, without an error."""
+    if installed is None:
+        return Finding("numpy", "fail", "not installed", PIP_SERVE)
+    if int(installed.partition(".")[0]) >= 2:
+        return Finding(
+            "numpy", "fail", f"{installed}: Triton 2.51 would answer with empty images",
+            "run: pip install 'numpy<2'",
+        )  # fmt: skip
+    return Finding("numpy", "ok", installed)
+
+
+def check_onnxruntime(cpu: str | None, gpu: str | None) -> Finding:
+    """The runtime behind the embedded backend."""
+    if cpu is None and gpu is None:
+        return Finding("onnxruntime", "fail", "not installed", PIP_SERVE)
+    return Finding("onnxruntime", "ok", f"{gpu} with CUDA" if gpu else f"{cpu}")
+
+
+def check_port(protocol: str, port: int) -> Finding:
+    """A port that the server would take is free on the loopback."""
+    name = f"port {port} ({protocol})"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            return Finding(
+                name, "fail", str(error.strerror or error),
+                f"stop what listens there, or choose another --{protocol}-port",
+            )  # fmt: skip
+    return Finding(name, "ok", "free")
+
+
+def check_shared_memory(folder: Path) -> Finding:
+    """Room for what Triton and its Python processes hand to each other."""
+    name = str(folder)
+    try:
+        room = os.statvfs(folder)
+    except OSError as error:
+        return Finding(name, "fail", str(error.strerror), f"mount a tmpfs on {folder}")
+    free, size = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    fact = f"{free / 2**20:.0f} MiB free of {size / 2**20:.0f} MiB"
+    if free < SHARED_MEMORY_WANTED:
+        return Finding(
+            name, "fail", f"{fact}: requests fail when it is full",
+            f"give it {SHARED_MEMORY_WANTED >> 20} MiB or more (docker run --shm-size=256m)",
+        )  # fmt: skip
+    return Finding(name, "ok", fact)
+
+
+def check_exporter(find_spec: Callable[[str], object | None]) -> Finding:
+    """Whether checkpoints can be exported here; serving does not need it."""
+    missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        return Finding(
+            "exporter", "note", f"without {', '.join(missing)}",
+            "to export here, run: pip install 'galatea[export]'",
+        )  # fmt: skip
+    return Finding("exporter", "ok", f"torch {_version('torch')}")
+
+
+def check_gpu(nvidia_smi: str | None) -> Finding:
+    """Whether a GPU is there; the CPU serves as well."""
+    if nvidia_smi is None:
+        return Finding("GPU", "note", "none found", "the variants cuda and tensorrt need one")
+    done = subprocess.run(
+        [nvidia_smi, "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        return Finding("GPU", "note", "the driver does not answer", "run: nvidia-smi")
+    return Finding("GPU", "ok", ", ".join(done.stdout.split("\n")).strip(", "))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
