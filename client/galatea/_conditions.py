@@ -65,7 +65,7 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None) -> Values:
         value = BALANCED if entry.labels else entry.default
     if value is None:
         raise InvalidInput(f"{card.name} needs the condition {entry.name!r}", _allowed(entry))
-    if entry.labels and value == BALANCED:
+    if entry.labels and isinstance(value, str) and value == BALANCED:
         count = len(entry.labels)
         return lambda index: (index % count).astype(np.int64)[:, None]
     dtype = DTYPE[entry.dtype]

@@ -176,8 +176,8 @@ def _png(image: Image, facts: dict[str, str]) -> bytes:
 
 
 def _outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels of the mask that touch its outside."""
+    """Pixels outside of the mask that touch it, so that thin structures stay visible."""
     inside = np.pad(mask > 0, 1)
-    core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    edge: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~core
+    around = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
+    edge: NDArray[np.bool_] = around & ~inside[1:-1, 1:-1]
     return edge

@@ -99,7 +99,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _refusal(path: Path, error: Exception) -> ExportError:
     """Why torch refused: code in the pickle, or a damaged file."""
-    asked = re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand)\S*)\s+(\S+)", str(error))
+    asked = re.search(r"(?:GLOBAL|Unsupported class|Unsupported operand) (\S+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and asked:
         return ExportError(
             f"{path}: the pickle asks for {asked[1]}, which is code, and nothing was executed",

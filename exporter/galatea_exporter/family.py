@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from galatea.card import ValueRange
 from galatea.errors import ExportError, InvalidInput
@@ -150,6 +151,17 @@ def families() -> dict[str, Family]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return dict(sorted(_families.items()))
+
+
+def random_weights(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """A state dict with weights large enough that every seed gives another image."""
+    generator = torch.Generator().manual_seed(seed)
+    state = dict(network.state_dict())
+    for key, tensor in state.items():
+        if tensor.ndim >= 2:
+            fan_in = tensor[0].numel()
+            state[key] = torch.randn(tensor.shape, generator=generator) * (4 / fan_in) ** 0.5
+    return state
 
 
 def find_family(name: str) -> Family:

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from galatea_exporter.checkpoint import State, load_strictly
-from galatea_exporter.family import Family, Options, register
+from galatea_exporter.family import Family, Options, random_weights, register
 from galatea_exporter.stages import StagedGenerator, from_latent
 
 MULTIPLIERS = (10, 8, 4, 2, 1)  # of ngf, from 4 × 4 to 64 × 64 pixels
@@ -81,4 +81,4 @@ class DCGANAlyafi(Family):
         )
 
     def example(self) -> dict[str, Tensor]:
-        return dict(Generator(16, 2, 1).state_dict())
+        return random_weights(Generator(16, 2, 1))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from galatea.card import Input
 from galatea.errors import ExportError, InvalidInput
 from galatea_exporter.checkpoint import State, listed, load_strictly
-from galatea_exporter.family import Family, Options, register
+from galatea_exporter.family import Family, Options, random_weights, register
 from galatea_exporter.stages import StagedGenerator, from_latent
 
 IMAGE_SIZE = {5: 64, 6: 128, 7: 224}  # by the number of transposed convolutions
@@ -170,7 +170,9 @@ class DCGANMammo(Family):
 
     def example(self) -> dict[str, Tensor]:
         embedding = categorical_embedding(2, 50, 16, 0.1)
-        return upstream_state(Generator(16, 4, 2, 64, embedding=embedding))
+        generator = Generator(16, 4, 2, 64, embedding=embedding)
+        generator.load_state_dict(random_weights(generator))
+        return upstream_state(generator)
 
 
 def _is_convolution(key: str, value: Tensor) -> bool:

@@ -1,0 +1,69 @@
+"""What the tests share: a repository with small generators, a real server on it, a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from galatea import Client
+from galatea_exporter.export import Facts, export
+from galatea_exporter.family import Family, families
+from galatea_server.server import EmbeddedServer
+from support import GOLDEN
+
+MAX_BATCH = 8
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    if not GOLDEN.is_dir():
+        pytest.skip("no golden cases: set GALATEA_GOLDEN to their folder")
+    return GOLDEN
+
+
+def save_example(family: Family, folder: Path) -> Path:
+    """A checkpoint of the family with random weights, in its first container."""
+    state = family.example()
+    path = folder / f"{family.name}.pt"
+    torch.save({family.containers[0]: state} if family.containers else state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small checkpoint of every family, by the family's name."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: save_example(family, folder) for name, family in families().items()}
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Path:
+    """A repository with every family, and ``masses``: two classes, with a mask."""
+    root = tmp_path_factory.mktemp("repository") / "models"
+    for name, path in checkpoints.items():
+        export(name, path, name=name, repository=root, max_batch=MAX_BATCH)
+    facts = Facts(
+        title="Masses",
+        licence="CC0-1.0",
+        options={"labels": ["benign", "malignant"], "mask_channel": 1},
+    )
+    export(
+        "dcgan_mammo", checkpoints["dcgan_mammo"],
+        name="masses", repository=root, facts=facts, max_batch=MAX_BATCH,
+    )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with Client(server.grpc_url) as connected:
+        yield connected

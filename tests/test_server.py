@@ -1,0 +1,344 @@
+"""The embedded server: real tritonserver, our onnxruntime backend, and how both end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
+from galatea import Client, DeadlineExceeded, MachineError, RepositoryError, ServerUnreachable
+from galatea_server import doctor, installation
+from galatea_server.server import EmbeddedServer
+from support import is_running, wait_until
+
+Floats = NDArray[np.float32]
+
+CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "x" data_type: TYPE_FP32 dims: -1 }}
+input {{ name: "row" data_type: TYPE_INT64 dims: 1 }}
+output {{ name: "double" data_type: TYPE_FP32 dims: -1 }}
+output {{ name: "picked" data_type: TYPE_FP32 dims: 1 }}
+instance_group {{ count: {instances} kind: KIND_CPU }}
+dynamic_batching {{ max_queue_delay_microseconds: {delay} }}
+parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
+"""
+
+
+def write_model(root: Path, name: str, *, delay: int = 0, instances: int = 1) -> Path:
+    """double = 2 x, of any length; picked = the row-th of five numbers, an error above 4."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["x", "x"], ["double"]),
+            helper.make_node("Gather", ["table", "row"], ["picked"], axis=0),
+        ],
+        "test",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "n"]),
+            helper.make_tensor_value_info("row", TensorProto.INT64, ["batch", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("double", TensorProto.FLOAT, ["batch", "n"]),
+            helper.make_tensor_value_info("picked", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [helper.make_tensor("table", TensorProto.FLOAT, [5], [10.0, 11.0, 12.0, 13.0, 14.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    folder = root / name
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, folder / "1" / "model.onnx")
+    text = CONFIG.format(instances=instances, delay=delay)
+    (folder / "config.pbtxt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server of two models that collect requests for 200 ms and run them together."""
+    root = tmp_path_factory.mktemp("plain")
+    write_model(root, "collects", delay=200_000)
+    write_model(root, "twice", instances=2)
+    with EmbeddedServer(root) as running:
+        yield running
+
+
+@pytest.fixture
+def wire(plain: EmbeddedServer) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(plain.grpc_url) as client:
+        yield client
+
+
+def ask(
+    wire: triton.InferenceServerClient,
+    x: Floats,
+    row: int = 0,
+    model: str = "collects",
+    outputs: tuple[str, ...] = ("double", "picked"),
+) -> triton.InferResult:
+    first = triton.InferInput("x", x.shape, "FP32")
+    first.set_data_from_numpy(x)
+    second = triton.InferInput("row", (len(x), 1), "INT64")
+    second.set_data_from_numpy(np.full((len(x), 1), row, np.int64))
+    wanted = [triton.InferRequestedOutput(name) for name in outputs]
+    return wire.infer(model, [first, second], outputs=wanted)
+
+
+def executions(wire: triton.InferenceServerClient, model: str) -> int:
+    return int(wire.get_inference_statistics(model).model_stats[0].execution_count)
+
+
+def numbers(start: int, rows: int, length: int = 3) -> Floats:
+    return np.arange(start, start + rows * length, dtype=np.float32).reshape(rows, length)
+
+
+def test_requests_are_run_together_and_each_gets_its_own_slice(
+    wire: triton.InferenceServerClient,
+) -> None:
+    before = executions(wire, "collects")
+    with ThreadPoolExecutor(3) as pool:
+        batches = [numbers(100 * k, rows) for k, rows in enumerate((1, 3, 2))]
+        answers = list(pool.map(lambda x: ask(wire, x, row=len(x)), batches))
+    assert executions(wire, "collects") - before < 3
+    for x, answer in zip(batches, answers, strict=True):
+        assert answer.as_numpy("double").tolist() == (2 * x).tolist()
+        assert answer.as_numpy("picked").tolist() == [[10.0 + len(x)]] * len(x)
+
+
+def test_a_bad_request_fails_alone(wire: triton.InferenceServerClient) -> None:
+    def one(row: int) -> list[float] | str:
+        try:
+            picked: list[float] = ask(wire, numbers(0, 1), row).as_numpy("picked")[0].tolist()
+        except InferenceServerException as error:
+            return str(error.message())
+        return picked
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(one, (0, 1, 99, 2)))
+    assert [answers[0], answers[1], answers[3]] == [[10.0], [11.0], [12.0]]
+    assert "indices element out of data bounds" in str(answers[2])
+
+
+def test_requests_of_different_shapes_do_not_disturb_each_other(
+    wire: triton.InferenceServerClient,
+) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        batches = [numbers(0, 2, length) for length in (2, 5, 2)]
+        answers = list(pool.map(lambda x: ask(wire, x), batches))
+    for x, answer in zip(batches, answers, strict=True):
+        assert answer.as_numpy("double").tolist() == (2 * x).tolist()
+
+
+def test_only_the_outputs_that_are_asked_for_are_answered(
+    wire: triton.InferenceServerClient,
+) -> None:
+    answer = ask(wire, numbers(0, 2), outputs=("picked",), model="twice")
+    assert answer.as_numpy("double") is None
+    assert answer.as_numpy("picked").tolist() == [[10.0], [10.0]]
+
+
+def test_instances_are_processes_of_their_own(plain: EmbeddedServer) -> None:
+    stubs = [pid for pid in children(plain.pid) if "twice" in command_line(pid)]
+    assert len(stubs) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"x"', '"y"', "config.pbtxt names 'y', the graph has x, row"),
+        ("TYPE_FP32 dims: -1", "TYPE_FP64 dims: -1", "'x' is TYPE_FP64 in config.pbtxt"),
+        ("TYPE_FP32 dims: -1", "TYPE_FP32 dims: [2, 2]", "'x' has the dims [2, 2] in config.pbtxt"),
+        ('backend: "onnxruntime"', "backend: oops {", "failed to read text proto"),
+    ],
+)
+def test_a_config_that_triton_cannot_serve_names_model_and_reason(
+    tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    config = write_model(tmp_path, "wrong") / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(RepositoryError, match="'wrong'") as refused:
+        EmbeddedServer(tmp_path).start()
+    assert reason in str(refused.value)
+
+
+def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
+    graph = write_model(tmp_path, "wrong") / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:50])
+    with pytest.raises(RepositoryError, match=r"'wrong': ONNX Runtime refuses .*model\.onnx"):
+        EmbeddedServer(tmp_path).start()
+
+
+def test_a_release_without_one_of_its_stages_is_refused(repository: Path, tmp_path: Path) -> None:
+    for model in ("masses", "masses.noise"):
+        shutil.copytree(repository / model, tmp_path / model)
+    with pytest.raises(RepositoryError, match=r"'masses': contains models .*masses\.synthesis"):
+        EmbeddedServer(tmp_path).start()
+
+
+def test_a_variant_of_the_configuration_is_chosen_by_name(
+    plain: EmbeddedServer, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path, "varied")
+    (folder / "configs").mkdir()
+    text = (folder / "config.pbtxt").read_text()
+    (folder / "configs" / "small.pbtxt").write_text(text.replace("size: 8", "size: 2"))
+    write_model(tmp_path, "only")  # has no such variant
+    with (
+        EmbeddedServer(tmp_path, model_config="small") as server,
+        triton.InferenceServerClient(server.grpc_url) as wire,
+    ):
+        assert wire.get_model_config("varied").config.max_batch_size == 2
+        assert wire.get_model_config("only").config.max_batch_size == 8
+
+
+def test_a_missing_repository_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="nowhere: no such folder"):
+        EmbeddedServer(tmp_path / "nowhere").start()
+
+
+def test_a_taken_port_is_named(plain: EmbeddedServer, tmp_path: Path) -> None:
+    taken = plain.ports["grpc"]
+    with pytest.raises(MachineError, match=f"grpc port {taken} .* Address already in use"):
+        EmbeddedServer(plain.repository, grpc_port=taken).start()
+
+
+def test_a_server_that_is_not_ready_in_time_is_stopped(plain: EmbeddedServer) -> None:
+    server = EmbeddedServer(plain.repository)
+    with pytest.raises(DeadlineExceeded, match=r"not ready within 0 s"):
+        server.start(timeout=0)
+    assert server.stop() is None
+
+
+def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    write_model(tmp_path, "twice")
+    server = EmbeddedServer(tmp_path)
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    thread.join()
+    with triton.InferenceServerClient(server.grpc_url) as wire:
+        assert ask(wire, numbers(0, 1), model="twice").as_numpy("double").tolist() == [[0, 2, 4]]
+    assert server.stop() == 0
+
+
+def test_sigterm_lets_requests_finish_and_passes_on_tritons_status(tmp_path: Path) -> None:
+    write_model(tmp_path, "collects", delay=1_500_000)
+    process, urls = serve(tmp_path)
+    with triton.InferenceServerClient(urls["grpc"]) as wire, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, wire, numbers(0, 1))
+        wait_until(lambda: pending(urls["metrics"]) == 1)
+        process.send_signal(signal.SIGTERM)
+        assert answer.result().as_numpy("double").tolist() == [[0, 2, 4]]
+    assert process.wait(30) == 0
+
+
+def test_kill_9_of_the_parent_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_model(tmp_path, "twice", instances=2)
+    before = set(os.listdir("/dev/shm"))
+    process, _ = serve(tmp_path)
+    (triton_pid,) = children(process.pid)
+    family = [triton_pid, *children(triton_pid)]
+    assert len(family) == 3
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(is_running(pid) for pid in family))
+    wait_until(lambda: set(os.listdir("/dev/shm")) <= before)
+
+
+def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> None:
+    write_model(tmp_path, "twice")
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    stubs = children(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.wait(10) == -signal.SIGKILL
+    wait_until(lambda: not any(is_running(pid) for pid in stubs))
+    server.stop()
+
+
+def test_the_backend_directory_is_made_of_real_files_and_kept(tmp_path: Path) -> None:
+    found = installation.locate()
+    folder = installation.backend_directory(found, tmp_path / "cache")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert [path.name for path in files] == [
+        "model.py", "libtriton_python.so", "triton_python_backend_stub",
+        "triton_python_backend_utils.py",
+    ]  # fmt: skip
+    assert not any(path.is_symlink() for path in files)
+    assert installation.backend_directory(found, tmp_path / "cache") == folder
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
+
+
+def test_an_address_that_is_no_server_is_unreachable(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(ServerUnreachable):
+        client.models()
+
+
+def test_the_doctor_finds_this_machine_fit() -> None:
+    findings = doctor.examine({"grpc": 0})
+    assert [finding for finding in findings if finding.state == "fail"] == []
+
+
+def test_the_doctor_names_each_illness_with_its_cure(plain: EmbeddedServer) -> None:
+    sick = [
+        doctor.check_numpy("2.1.0"),
+        doctor.check_numpy(None),
+        doctor.check_onnxruntime(None, None),
+        doctor.check_libpython(None),
+        doctor.check_port("grpc", plain.ports["grpc"]),
+        doctor.check_shared_memory(Path("/proc")),
+    ]
+    assert [finding.state for finding in sick] == ["fail"] * len(sick)
+    assert all(finding.remedy for finding in sick)
+    assert "numpy<2" in sick[0].remedy
+
+
+def serve(repository: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:
+    """``galatea serve`` in a process of its own, and what it announces."""
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "galatea", "serve", "--repository", str(repository), *ports,
+         "--json"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as output:
+        return process, json.loads(output.readline())
+
+
+def pending(metrics: str) -> int:
+    """Requests that wait in the queue of the model ``collects``."""
+    with urllib.request.urlopen(metrics) as reply:
+        text = reply.read().decode()
+    found = re.search(r'nv_inference_pending_request_count\{model="collects".*\} (\d+)', text)
+    return int(found[1]) if found else 0
+
+
+def children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    text = " ".join((thread / "children").read_text() for thread in threads)
+    return sorted(int(child) for child in text.split())
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
