@@ -12,7 +12,7 @@ from galatea import Client
 from galatea_exporter.export import Facts, export
 from galatea_exporter.family import Family, families
 from galatea_server.server import EmbeddedServer
-from support import GOLDEN
+from support import GOLDEN, ROOT
 
 MAX_BATCH = 8
 
@@ -41,7 +41,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Path:
-    """A repository with every family, and ``masses``: two classes, with a mask."""
+    """A repository with small generators.
+
+    Every family by its name; ``masses``, random weights with two classes and a mask; and
+    ``phantom``, the trained demo generator.
+    """
     root = tmp_path_factory.mktemp("repository") / "models"
     for name, path in checkpoints.items():
         export(name, path, name=name, repository=root, max_batch=MAX_BATCH)
@@ -53,6 +57,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, 
     export(
         "dcgan_mammo", checkpoints["dcgan_mammo"],
         name="masses", repository=root, facts=facts, max_batch=MAX_BATCH,
+    )  # fmt: skip
+    phantom = ROOT / "examples" / "phantom"
+    export(
+        "dcgan_mammo", phantom / "phantom_cdcgan.pt",
+        name="phantom", repository=root, facts=Facts.read(phantom / "card.toml"),
     )  # fmt: skip
     return root
 

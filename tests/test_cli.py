@@ -25,9 +25,14 @@ def galatea(*arguments: object, url: str | None = None) -> subprocess.CompletedP
 def test_models_are_listed_for_people_and_for_programs(server: EmbeddedServer) -> None:
     people = galatea("models", url=server.grpc_url)
     assert people.returncode == 0
-    assert people.stdout.splitlines()[-1].split("\t")[:3] == ["masses", "1", "class-conditional"]
+    assert people.stdout.splitlines()[2].split("\t")[:3] == ["masses", "1", "class-conditional"]
     programs = json.loads(galatea("models", "--json", url=server.grpc_url).stdout)
-    assert [card["name"] for card in programs] == ["dcgan_alyafi", "dcgan_mammo", "masses"]
+    assert [card["name"] for card in programs] == [
+        "dcgan_alyafi",
+        "dcgan_mammo",
+        "masses",
+        "phantom",
+    ]
 
 
 def test_a_card_is_shown(server: EmbeddedServer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from galatea import (
@@ -28,7 +29,12 @@ from galatea_server.server import EmbeddedServer
 
 
 def test_models_are_the_generators_and_not_their_stages(client: Client) -> None:
-    assert [card.name for card in client.models()] == ["dcgan_alyafi", "dcgan_mammo", "masses"]
+    assert [card.name for card in client.models()] == [
+        "dcgan_alyafi",
+        "dcgan_mammo",
+        "masses",
+        "phantom",
+    ]
     assert client.model("masses").title == "Masses"
 
 
@@ -47,41 +53,44 @@ def test_samples_carry_what_makes_them(client: Client) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_batch(client: Client) -> None:
-    whole = client.sample("masses", 24, seed=7, label=1)
-    for size in (1, 3, 8):
-        parts = list(client.stream("masses", 24, seed=7, label=1, batch_size=size))
+    whole = client.sample("phantom", 96, seed=7, label=1)
+    assert whole.masks is not None
+    for size in (1, 3, 32):
+        parts = list(client.stream("phantom", 96, seed=7, label=1, batch_size=size))
         assert {len(part) for part in parts} == {size}
         assert b"".join(part.images.tobytes() for part in parts) == whole.images.tobytes()
+        assert b"".join(as_bytes(part.masks) for part in parts) == whole.masks.tobytes()
 
 
 def test_the_same_seed_gives_the_same_bytes_among_16_callers(
     server: EmbeddedServer, client: Client
 ) -> None:
-    alone = [client.sample("masses", 5, seed=seed, label=seed % 2) for seed in range(16)]
+    alone = [client.sample("phantom", 5, seed=seed, label=seed % 2) for seed in range(16)]
 
-    def call(seed: int) -> list[bytes]:
+    def call(seed: int) -> set[bytes]:
         with Client(server.grpc_url) as own:
-            return [
-                own.sample("masses", 5, seed=seed, label=seed % 2).images.tobytes()
-                for _ in range(4)
-            ]
+            answers = [own.sample("phantom", 5, seed=seed, label=seed % 2) for _ in range(4)]
+        return {answer.images.tobytes() + as_bytes(answer.masks) for answer in answers}
 
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(call, range(16)))
     for expected, got in zip(alone, together, strict=True):
-        assert set(got) == {expected.images.tobytes()}
+        assert got == {expected.images.tobytes() + as_bytes(expected.masks)}
 
 
 def test_the_same_seed_gives_the_same_bytes_after_a_restart(
     client: Client, repository: Path
 ) -> None:
-    before = client.sample("masses", 9, seed=3)
+    before = client.sample("phantom", 40, seed=3)
     with EmbeddedServer(repository) as again, Client(again.grpc_url) as other:
-        after = other.sample("masses", 9, seed=3)
+        after = other.sample("phantom", 40, seed=3)
     assert after.images.tobytes() == before.images.tobytes()
-    assert after.masks is not None
-    assert before.masks is not None
-    assert after.masks.tobytes() == before.masks.tobytes()
+    assert as_bytes(after.masks) == as_bytes(before.masks)
+
+
+def as_bytes(array: NDArray[np.uint8] | None) -> bytes:
+    assert array is not None
+    return array.tobytes()
 
 
 def test_one_client_serves_many_threads(client: Client) -> None:
@@ -166,15 +175,32 @@ def test_a_batch_that_the_server_does_not_take_is_refused(client: Client) -> Non
 def test_a_wrong_model_is_answered_with_the_nearest_name(client: Client) -> None:
     with pytest.raises(ModelUnavailable, match=r"no model 'mases'; did you mean 'masses'\?"):
         client.sample("mases")
-    with pytest.raises(ModelUnavailable, match="served are: dcgan_alyafi, dcgan_mammo, masses"):
+    with pytest.raises(
+        ModelUnavailable, match="served are: dcgan_alyafi, dcgan_mammo, masses, phantom"
+    ):
         client.sample("xyz")
     with pytest.raises(ModelUnavailable, match="no generator of galatea"):
         client.sample("masses.noise")
 
 
-def test_an_address_with_a_scheme_is_refused() -> None:
+@pytest.mark.parametrize("url", ["http://localhost:8000", "localhost", ""])
+def test_an_address_of_no_grpc_port_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="no address of a gRPC port"):
-        Client("http://localhost:8000")
+        Client(url)
+
+
+class Unloaded(EmbeddedServer):
+    """A server that has loaded nothing of its repository."""
+
+    def _flags(self, backends: Path) -> list[str]:
+        return [*super()._flags(backends), "--model-control-mode=explicit"]
+
+
+def test_a_model_that_is_not_ready_is_told(repository: Path) -> None:
+    with Unloaded(repository) as idle, Client(idle.grpc_url) as client:
+        assert client.models() == []
+        with pytest.raises(ModelUnavailable, match="'masses' is not ready"):
+            client.sample("masses")
 
 
 def test_a_stream_is_endless_in_order_and_can_be_left(client: Client) -> None:

@@ -77,10 +77,19 @@ class Transport:
         def answered(result: Any, error: Any) -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            if error is not None:
-                future.set_exception(self._translate(error))
-            else:
+            try:
+                if error is not None:
+                    raise self._translate(error)
                 future.set_result({name: result.as_numpy(name) for name in outputs})
+            except GalateaError as failure:
+                future.set_exception(failure)
+            except ValueError as failure:  # fewer bytes than the shape says
+                broken = ServerError(
+                    f"{self.url}: the answer cannot be read: {failure}",
+                    "run galatea doctor on the server's machine (numpy must be below 2)",
+                )
+                broken.__cause__ = failure
+                future.set_exception(broken)
 
         with self._errors():
             call = self._client.async_infer(

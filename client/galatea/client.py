@@ -44,7 +44,7 @@ class Client:
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 60.0) -> None:
-        if "://" in url:
+        if url.partition("://")[0] in ("http", "https", "grpc") or ":" not in url:
             raise InvalidInput(
                 f"{url!r} is no address of a gRPC port", "give host:port, e.g. localhost:8001"
             )

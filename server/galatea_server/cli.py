@@ -90,9 +90,8 @@ def serve(
         target=_follow, args=(server.log_file, LEVELS[level]), daemon=True, name="log"
     ).start()
     _announce(server)
-    status: int | None = None
-    while status is None:
-        status = server.wait(POLL_SECONDS)
+    status = server.wait()
+    assert status is not None
     server.stop()
     say(f"Triton ended with status {status}")
     sys.exit(status if status >= 0 else 128 - status)

@@ -27,6 +27,7 @@ from galatea_server import guard
 from galatea_server.installation import backend_directory, locate
 
 POLL_SECONDS = 0.02
+KILL_AFTER_SECONDS = 10  # after Triton should have ended by itself
 SHARED_MEMORY_BYTES = 16 << 20  # what each model instance starts with; it grows when needed
 LOADING_THREADS = 8
 
@@ -117,6 +118,7 @@ class EmbeddedServer:
         self._take_ports()
         self._folder = Path(tempfile.mkdtemp(prefix="galatea-serve-"))
         command = [str(installation.binary), *self._flags(backends)]
+        self._ended.clear()
         started = threading.Event()
         failure: list[OSError] = []
         # The parent-death signal is sent when the *thread* that forked ends, so the thread that
@@ -147,6 +149,8 @@ class EmbeddedServer:
         status = None
         if self._process is not None:
             self.signal(signal.SIGTERM)
+            if self.wait(self.exit_timeout + KILL_AFTER_SECONDS) is None:
+                self.signal(signal.SIGKILL)
             status = self.wait()
             self._process = None
         if self._folder is not None:
@@ -162,7 +166,6 @@ class EmbeddedServer:
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits for Triton to end; its exit status, or None when `timeout` seconds passed."""
         process = self._running()
-        # Polling lets a signal handler of the main thread run; an endless wait would not.
         return process.returncode if self._ended.wait(timeout) else None
 
     def __enter__(self) -> EmbeddedServer:

@@ -1,0 +1,109 @@
+"""What Triton's log tells: why it ended, and the lines that a person asked for."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from galatea.errors import GalateaError, MachineError, RepositoryError, ServerError
+
+POLL_SECONDS = 0.1
+
+# Which messages each level shows; the first letter of a message is its severity.
+LEVELS = {"error": "EF", "warning": "EWF", "info": "EWIF", "verbose": "EWIF"}
+
+# Logged as an error by every Triton that runs without a GPU, and of no consequence.
+NOISE = "CudaDriverHelper has not been initialized"
+
+# What Triton says of a model that it refuses: the model and the reason.
+REFUSALS = (
+    r"failed to load '([^']+)' version \d+: (.+)",
+    r"Poll failed for model directory '([^']+)': (.+)",
+    r"ensemble '?([\w.-]+)'? ((?:contains|depends on) .+)",
+    r"failed to load model '([^']+)': (.+)",
+)
+LOST_PORT = r"failed to start (\w+) service: .*Socket '(\S+):(\d+)' already in use"
+
+
+def explain(log: str, status: int, repository: Path) -> GalateaError:
+    """Why Triton ended, from its log: the model and the reason where it refused one."""
+    for pattern in REFUSALS:
+        if refused := re.search(pattern, log):
+            return RepositoryError(
+                f"Triton refuses the model {refused[1]!r}: {_clean(refused[2])}",
+                f"check the repository: galatea repo verify --repository {repository}",
+            )
+    if lost := lost_port(log):
+        return MachineError(
+            f"the {lost[0]} port {lost[1]} was taken while Triton started",
+            f"stop what listens there, or choose another --{lost[0]}-port",
+        )
+    if missing := re.search(r"error while loading shared libraries: (\S+):", log):
+        return MachineError(f"tritonserver needs {missing[1]}", "run: galatea doctor")
+    return ServerError(
+        f"Triton ended with status {status}: {last_words(log)}", "run: galatea doctor"
+    )
+
+
+def lost_port(log: str) -> tuple[str, int] | None:
+    """(protocol, port) that Triton could not listen on because another process does."""
+    if found := re.search(LOST_PORT, log):
+        return found[1].lower(), int(found[3])
+    return None
+
+
+def last_words(log: str) -> str:
+    """The last error in the log, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and NOISE not in line]
+    errors = [line for line in lines if re.match(r"E\d|error", line)]
+    return _clean((errors or lines or ["it left no word"])[-1])
+
+
+@contextmanager
+def shown(log: BinaryIO, level: str) -> Iterator[None]:
+    """Copies the log's messages of a level to stderr while the block runs.
+
+    Args:
+        log: a file that Triton appends to.
+        level: one of :data:`LEVELS`.
+    """
+    done = threading.Event()
+    thread = threading.Thread(target=_copy, args=(log.fileno(), level, done), name="log")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _copy(number: int, level: str, done: threading.Event) -> None:
+    # Opened anew, since a duplicate would share its position with Triton, which writes there.
+    with open(f"/proc/self/fd/{number}", encoding="utf-8", errors="replace") as file:
+        wanted, line = False, ""
+        while True:
+            over = done.is_set()
+            line += file.readline()
+            if not line.endswith("\n"):
+                if over:
+                    return
+                done.wait(POLL_SECONDS)
+                continue
+            # A line that begins with a severity and a digit is a new message, any other goes on.
+            if line[:1] in "EWIF" and line[1:2].isdigit():
+                wanted = line[0] in LEVELS[level] and NOISE not in line
+            if wanted:
+                sys.stderr.write(line)
+                sys.stderr.flush()
+            line = ""
+
+
+def _clean(text: str) -> str:
+    """The reason without Python's traceback and Triton's names of its own errors."""
+    reason = text.partition("\\n\\nAt:")[0].strip().strip('"').rstrip(".")
+    return reason.removeprefix("Internal: ").removeprefix("TritonModelException: ")
