@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+import venv
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,8 +26,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from galatea import Client, DeadlineExceeded, MachineError, RepositoryError, ServerUnreachable
+from galatea import (
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    MachineError,
+    RepositoryError,
+    ServerUnreachable,
+)
 from galatea_server import doctor, installation
+from galatea_server.log import shown
 from galatea_server.server import EmbeddedServer
 from support import is_running, wait_until
 
@@ -193,6 +203,29 @@ def test_a_release_without_one_of_its_stages_is_refused(repository: Path, tmp_pa
         EmbeddedServer(tmp_path).start()
 
 
+def test_an_input_that_the_config_lacks_is_refused(tmp_path: Path) -> None:
+    config = write_model(tmp_path, "wrong") / "config.pbtxt"
+    text = config.read_text().replace('input { name: "row" data_type: TYPE_INT64 dims: 1 }\n', "")
+    config.write_text(text)
+    with pytest.raises(
+        RepositoryError, match=r"'wrong': config\.pbtxt lacks the graph's inputs row"
+    ):
+        EmbeddedServer(tmp_path).start()
+
+
+def test_an_ensemble_whose_step_has_another_version_is_refused(
+    repository: Path, tmp_path: Path
+) -> None:
+    for model in ("masses", "masses.noise", "masses.synthesis"):
+        shutil.copytree(repository / model, tmp_path / model)
+    config = tmp_path / "masses" / "config.pbtxt"
+    text = config.read_text()
+    config.write_text(re.sub(r"model_version: 1\b", "model_version: 7", text))
+    assert config.read_text() != text
+    with pytest.raises(RepositoryError, match=r"'masses': depends on .* version 7 is not loaded"):
+        EmbeddedServer(tmp_path).start()
+
+
 def test_a_variant_of_the_configuration_is_chosen_by_name(
     plain: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -207,6 +240,95 @@ def test_a_variant_of_the_configuration_is_chosen_by_name(
     ):
         assert wire.get_model_config("varied").config.max_batch_size == 2
         assert wire.get_model_config("only").config.max_batch_size == 8
+
+
+def test_a_variant_that_no_model_has_is_refused(repository: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"configuration 'cudda'; there are: cpu, cuda, tens"):
+        EmbeddedServer(repository, model_config="cudda").start()
+
+
+def test_an_empty_repository_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("models come here")
+    with pytest.raises(RepositoryError, match="holds no model"):
+        EmbeddedServer(tmp_path).start()
+
+
+def test_a_model_without_a_batch_dimension_is_served(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "single")
+    text = (folder / "config.pbtxt").read_text()
+    text = text.replace("max_batch_size: 8", "max_batch_size: 0")
+    (folder / "config.pbtxt").write_text(
+        re.sub(r"dynamic_batching {.*}", "", text).replace("dims: ", "dims: -1 dims: ")
+    )
+    with EmbeddedServer(tmp_path) as server, triton.InferenceServerClient(server.grpc_url) as wire:
+        answer = ask(wire, numbers(0, 2), row=3, model="single")
+        assert answer.as_numpy("double").tolist() == [[0, 2, 4], [6, 8, 10]]
+        assert answer.as_numpy("picked").tolist() == [[13.0], [13.0]]
+
+
+@pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_server_listens_on_a_name_and_on_ipv6(tmp_path: Path, host: str, address: str) -> None:
+    write_model(tmp_path, "twice")
+    with (
+        EmbeddedServer(tmp_path, host=host) as server,
+        triton.InferenceServerClient(server.grpc_url) as wire,
+        urllib.request.urlopen(f"http://{server.metrics_url}/metrics") as metrics,
+    ):
+        assert server.grpc_url == f"{address}:{server.ports['grpc']}"
+        assert wire.is_model_ready("twice")
+        assert metrics.status == 200
+
+
+def test_a_host_without_an_address_is_named(plain: EmbeddedServer) -> None:
+    with pytest.raises(MachineError, match=r"the host 'nowhere\.invalid' has no address"):
+        EmbeddedServer(plain.repository, host="nowhere.invalid").start()
+
+
+def test_neither_path_nor_home_decides_which_python_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ``python3`` on PATH, and no cache that can be written: a temporary one, then gone."""
+    write_model(tmp_path / "models", "twice")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    server = EmbeddedServer(tmp_path / "models")
+    with server, triton.InferenceServerClient(server.grpc_url) as wire:
+        assert ask(wire, numbers(0, 1), model="twice").as_numpy("double").tolist() == [[0, 2, 4]]
+        assert list(temporary.iterdir()) != []
+    assert list(temporary.iterdir()) == []
+
+
+class Robbed(EmbeddedServer):
+    """A server whose gRPC port is taken by another at the last moment, once."""
+
+    thief: socket.socket | None = None
+
+    def _flags(self, backends: Path) -> list[str]:
+        if self.thief is None:
+            self.thief = socket.create_server(("127.0.0.1", self.ports["grpc"]))
+        return super()._flags(backends)
+
+
+def test_a_free_port_that_is_lost_is_replaced(plain: EmbeddedServer) -> None:
+    robbed = Robbed(plain.repository)
+    with robbed, triton.InferenceServerClient(robbed.grpc_url) as wire:
+        assert robbed.thief is not None
+        assert robbed.ports["grpc"] != robbed.thief.getsockname()[1]
+        assert wire.is_server_ready()
+    robbed.thief.close()
+
+
+def test_a_chosen_port_that_is_lost_is_named(plain: EmbeddedServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    robbed = Robbed(plain.repository, grpc_port=port)
+    with pytest.raises(MachineError, match=f"the grpc port {port} was taken while Triton started"):
+        robbed.start()
+    assert robbed.thief is not None
+    robbed.thief.close()
 
 
 def test_a_missing_repository_is_named(tmp_path: Path) -> None:
@@ -241,6 +363,7 @@ def test_a_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 def test_sigterm_lets_requests_finish_and_passes_on_tritons_status(tmp_path: Path) -> None:
     write_model(tmp_path, "collects", delay=1_500_000)
     process, urls = serve(tmp_path)
+    assert urls["models"] == [{"name": "collects", "version": 1}]
     with triton.InferenceServerClient(urls["grpc"]) as wire, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, wire, numbers(0, 1))
         wait_until(lambda: pending(urls["metrics"]) == 1)
@@ -251,15 +374,57 @@ def test_sigterm_lets_requests_finish_and_passes_on_tritons_status(tmp_path: Pat
 
 def test_kill_9_of_the_parent_leaves_nothing_behind(tmp_path: Path) -> None:
     write_model(tmp_path, "twice", instances=2)
-    before = set(os.listdir("/dev/shm"))
     process, _ = serve(tmp_path)
     (triton_pid,) = children(process.pid)
     family = [triton_pid, *children(triton_pid)]
     assert len(family) == 3
+    left = regions_of(triton_pid)
+    assert len(left()) == 2
     process.kill()
     process.wait()
     wait_until(lambda: not any(is_running(pid) for pid in family))
-    wait_until(lambda: set(os.listdir("/dev/shm")) <= before)
+    wait_until(lambda: left() == [])
+
+
+def test_kill_9_of_the_parent_while_models_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_model(tmp_path, "twice", instances=2)
+    process = start(tmp_path)
+    wait_until(lambda: any(children(pid) for pid in children(process.pid)))
+    (triton_pid,) = children(process.pid)
+    family = [triton_pid, *children(triton_pid)]
+    left = regions_of(triton_pid)
+    with process:
+        process.kill()
+    wait_until(lambda: not any(is_running(pid) for pid in family))
+    wait_until(lambda: left() == [])
+
+
+def test_a_signal_while_models_load_ends_the_server_in_peace(tmp_path: Path) -> None:
+    write_model(tmp_path, "twice", instances=2)
+    process = start(tmp_path)
+    wait_until(lambda: any(children(pid) for pid in children(process.pid)))
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 0
+
+
+def test_the_log_is_shown_from_a_level_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = [
+        "I1121 07:00:00.000000 1 server.cc:1] news\n", "+---+\n",
+        "E1121 07:00:00.000000 1 server.cc:241] \"CudaDriverHelper has not been initialized.\"\n",
+        "W1121 07:00:00.000000 1 server.cc:2] a warning\n", "that goes on\n",
+    ]  # fmt: skip
+    with (tmp_path / "log").open("w+b") as log:
+        with shown(log, "warning"):
+            for message in messages:
+                log.write(message.encode())
+                log.flush()
+        assert capsys.readouterr().err == "".join(messages[3:])
+        with shown(log, "info"):
+            pass
+        assert capsys.readouterr().err == "".join(messages[:2] + messages[3:])
 
 
 def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -276,7 +441,8 @@ def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> Non
 def test_the_backend_directory_is_made_of_real_files_and_kept(tmp_path: Path) -> None:
     found = installation.locate()
     folder = installation.backend_directory(found, tmp_path / "cache")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    backends = [folder / "onnxruntime", folder / "python"]
+    files = [path for backend in backends for path in sorted(backend.rglob("*"))]
     assert [path.name for path in files] == [
         "model.py", "libtriton_python.so", "triton_python_backend_stub",
         "triton_python_backend_utils.py",
@@ -299,28 +465,41 @@ def test_the_doctor_finds_this_machine_fit() -> None:
     assert [finding for finding in findings if finding.state == "fail"] == []
 
 
-def test_the_doctor_names_each_illness_with_its_cure(plain: EmbeddedServer) -> None:
+def test_the_doctor_names_each_illness_with_its_cure(plain: EmbeddedServer, tmp_path: Path) -> None:
+    venv.create(tmp_path, symlinks=True)
+    backends = installation.backend_directory(installation.locate(), tmp_path / "cache")
+    copied = backends / "python" / "libtriton_python.so"
     sick = [
         doctor.check_numpy("2.1.0"),
         doctor.check_numpy(None),
-        doctor.check_onnxruntime(None, None),
+        doctor.check_onnxruntime(str(tmp_path / "bin" / "python")),
+        doctor.check_tritonclient(None),
+        doctor.check_libraries([copied], {"PATH": os.defpath}),
         doctor.check_libpython(None),
+        doctor.check_bash(None),
         doctor.check_port("grpc", plain.ports["grpc"]),
         doctor.check_shared_memory(Path("/proc")),
     ]
     assert [finding.state for finding in sick] == ["fail"] * len(sick)
     assert all(finding.remedy for finding in sick)
     assert "numpy<2" in sick[0].remedy
+    assert "No module named 'onnxruntime'" in sick[2].fact
+    assert "libarchive" in sick[4].fact
 
 
-def serve(repository: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:
-    """``galatea serve`` in a process of its own, and what it announces."""
+def start(repository: Path) -> subprocess.Popen[str]:
+    """``galatea serve`` in a process of its own."""
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "galatea", "serve", "--repository", str(repository), *ports,
          "--json"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def serve(repository: Path) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """The same, and what it announces when it is ready."""
+    process = start(repository)
     assert process.stdout is not None
     with process.stdout as output:
         return process, json.loads(output.readline())
@@ -338,6 +517,14 @@ def children(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").iterdir()
     text = " ".join((thread / "children").read_text() for thread in threads)
     return sorted(int(child) for child in text.split())
+
+
+def regions_of(triton_pid: int) -> Callable[[], list[str]]:
+    """A function that lists the server's regions of shared memory, also when it has gone."""
+    found = re.search(r"galatea-[0-9a-f]{32}-", command_line(triton_pid))
+    assert found
+    prefix = found[0]
+    return lambda: [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
 
 
 def command_line(pid: int) -> str:

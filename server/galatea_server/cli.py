@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from galatea.cli._output import emit, json_option, say, table, wants_json
 from galatea.errors import GalateaError, RepositoryError
+from galatea_server.log import LEVELS, shown
 
-LEVELS = {"error": "E", "warning": "EW", "info": "EWI", "verbose": "EWI"}
-POLL_SECONDS = 0.2
+if TYPE_CHECKING:
+    from galatea_server.server import EmbeddedServer
 
 
 @click.command()
@@ -62,37 +64,20 @@ def serve(
 
     if verify and repository.is_dir():
         _verify(repository)
-    server = EmbeddedServer(
-        repository,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        model_config=model_config,
-        exit_timeout=exit_timeout,
-        verbose=level == "verbose",
-    )
-    asked = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        server.signal(signal.SIGTERM)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    try:
-        server.start()
-    except GalateaError:
-        if asked.is_set():  # stopped while it was loading
-            sys.exit(0)
-        raise
-    threading.Thread(
-        target=_follow, args=(server.log_file, LEVELS[level]), daemon=True, name="log"
-    ).start()
-    _announce(server)
-    status = server.wait()
-    assert status is not None
-    server.stop()
+    with tempfile.TemporaryFile() as log:
+        server = EmbeddedServer(
+            repository,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            model_config=model_config,
+            exit_timeout=exit_timeout,
+            verbose=level == "verbose",
+            log=log,
+        )
+        with shown(log, level):
+            status = _run(server)
     say(f"Triton ended with status {status}")
     sys.exit(status if status >= 0 else 128 - status)
 
@@ -121,6 +106,35 @@ def doctor(http_port: int, grpc_port: int, metrics_port: int) -> None:
     sys.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
 
 
+def _run(server: EmbeddedServer) -> int:
+    """Serves until a signal comes or Triton ends; Triton's exit status."""
+    asked = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        server.signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    try:
+        server.start()
+    except GalateaError:
+        if asked:  # Triton was stopped while it loaded
+            return 0
+        raise
+    try:
+        if asked:  # before there was a Triton to stop
+            server.signal(signal.SIGTERM)
+        else:
+            _announce(server)
+        status = server.wait()
+        assert status is not None
+        return status
+    finally:
+        server.stop()
+
+
 def _verify(repository: Path) -> None:
     from galatea.repository import verify
 
@@ -134,47 +148,32 @@ def _verify(repository: Path) -> None:
         )
 
 
-def _announce(server: object) -> None:
+def _announce(server: EmbeddedServer) -> None:
     from galatea.client import Client
-    from galatea_server.server import EmbeddedServer
 
-    assert isinstance(server, EmbeddedServer)
     with Client(server.grpc_url) as client:
         cards = client.models()
+    names = {card.name for card in cards}
+    # Any other model of the repository; a stage has its generator's name before the dot.
+    others = [entry for entry in server.models() if entry[0].partition(".")[0] not in names]
     urls = {
         "grpc": server.grpc_url,
         "http": f"http://{server.http_url}",
         "metrics": f"http://{server.metrics_url}/metrics",
     }
     if wants_json():
-        models = [{"name": card.name, "version": card.version} for card in cards]
+        served = [*((card.name, card.version) for card in cards), *others]
+        models = [{"name": name, "version": version} for name, version in served]
         click.echo(json.dumps({**urls, "pid": server.pid, "models": models}))
         sys.stdout.flush()
         return
-    click.echo(f"Triton serves {len(cards)} generators; stop with Ctrl-C")
+    click.echo(f"Triton serves {len(cards) + len(others)} models; stop with Ctrl-C")
     for protocol, url in urls.items():
         click.echo(f"  {protocol:<8} {url}")
     for card in cards:
         click.echo(f"  {card.name} version {card.version}: {card.title or card.task}")
+    for name, version in others:
+        click.echo(f"  {name} version {version}: no generator of galatea")
     if cards:
         click.echo(f"try: galatea sample {cards[0].name} -n 8 --url {server.grpc_url}")
     sys.stdout.flush()
-
-
-def _follow(log: Path, letters: str) -> None:
-    """Copies new lines of the log to stderr, those of the chosen levels."""
-    import time
-
-    with log.open("r", encoding="utf-8", errors="replace") as file:
-        shown = False
-        while log.exists():
-            line = file.readline()
-            if not line:
-                time.sleep(POLL_SECONDS)
-                continue
-            # A line that begins with a level and a digit is a new message, any other goes on.
-            if line[:1] in "EWIF" and line[1:2].isdigit():
-                shown = line[0] in letters
-            if shown:
-                sys.stderr.write(line)
-                sys.stderr.flush()

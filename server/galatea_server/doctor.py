@@ -8,25 +8,31 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from galatea.errors import MachineError
-from galatea_server.installation import Installation, find_libpython, locate
+from galatea_server.installation import Installation, find_bash, find_libpython, locate
 
 SHARED_MEMORY_WANTED = 256 << 20  # bytes; a container's default of 64 MB fails at larger batches
+SHARED_MEMORY_NEEDED = 64 << 20  # with less, not even a demo's models are loaded
 PIP_SERVE = "run: pip install 'galatea[serve]'"
+
+# What the backend does first, in a process of its own: a broken library may end it.
+IMPORT_ONNXRUNTIME = (
+    "import onnxruntime as o; print(o.__version__ + ':', *o.get_available_providers())"
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: ``fail`` stops the server from working, ``note`` only limits what can be done."""
+    """One check: ``fail`` stops the server from working, ``warn`` only limits what can be done."""
 
     check: str
-    state: Literal["ok", "note", "fail"]
+    state: Literal["ok", "warn", "fail"]
     fact: str
     remedy: str = ""
 
@@ -35,14 +41,23 @@ def examine(ports: Mapping[str, int]) -> list[Finding]:
     """All checks for this machine; `ports` are those that the server would take."""
     try:
         installation = locate()
-        found = [check_triton(installation), check_stub(installation)]
+        found = [
+            check_triton(installation),
+            check_stub(installation),
+            check_libraries(
+                [installation.binary, *installation.python_parts.values()],
+                installation.environment(os.environ),
+            ),
+        ]
     except MachineError as error:
         found = [Finding("nvidia-pytriton", "fail", error.problem, error.remedy)]
     return [
         *found,
         check_libpython(find_libpython()),
+        check_bash(find_bash()),
         check_numpy(_version("numpy")),
-        check_onnxruntime(_version("onnxruntime"), _version("onnxruntime-gpu")),
+        check_onnxruntime(sys.executable),
+        check_tritonclient(_version("tritonclient")),
         *(check_port(protocol, port) for protocol, port in ports.items()),
         check_shared_memory(Path("/dev/shm")),  # noqa: S108 - the kernel's, not a temporary file
         check_exporter(importlib.util.find_spec),
@@ -85,6 +100,29 @@ def check_stub(installation: Installation) -> Finding:
     )  # fmt: skip
 
 
+def check_libraries(programs: Iterable[Path], environment: Mapping[str, str]) -> Finding:
+    """Every shared library that the programs are linked with is found."""
+    name = "libraries"
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        return Finding(name, "warn", "not checked: there is no ldd", "")
+    missing = set()
+    for program in programs:
+        if program.is_file() and program.suffix != ".py":
+            done = subprocess.run(
+                [ldd, program], env=environment, capture_output=True, text=True, check=False
+            )
+            for line in (done.stdout + done.stderr).splitlines():
+                if "not found" in line:  # a library, or a version of a symbol in one
+                    missing.add(line.split("=>")[0].strip())
+    if missing:
+        return Finding(
+            name, "fail", f"not found: {', '.join(sorted(missing))}",
+            "install them with the system's packages, or add their folder to LD_LIBRARY_PATH",
+        )  # fmt: skip
+    return Finding(name, "ok", "all found")
+
+
 def check_libpython(library: Path | None) -> Finding:
     """The interpreter's shared library, which Triton's Python backend is linked with."""
     if library is not None:
@@ -94,6 +132,13 @@ def check_libpython(library: Path | None) -> Finding:
         "libpython", "fail", f"no shared library of Python {python}",
         f"install libpython{python} (Debian, Ubuntu), or a Python built with --enable-shared",
     )  # fmt: skip
+
+
+def check_bash(bash: str | None) -> Finding:
+    """Triton's Python backend starts its processes with it, and waits for ever where it cannot."""
+    if bash is None:
+        return Finding("bash", "fail", "not installed", "install it with the system's packages")
+    return Finding("bash", "ok", bash)
 
 
 def check_numpy(installed: str | None) -> Finding:
@@ -108,11 +153,24 @@ def check_numpy(installed: str | None) -> Finding:
     return Finding("numpy", "ok", installed)
 
 
-def check_onnxruntime(cpu: str | None, gpu: str | None) -> Finding:
-    """The runtime behind the embedded backend."""
-    if cpu is None and gpu is None:
-        return Finding("onnxruntime", "fail", "not installed", PIP_SERVE)
-    return Finding("onnxruntime", "ok", f"{gpu} with CUDA" if gpu else f"{cpu}")
+def check_onnxruntime(python: str) -> Finding:
+    """The runtime behind the embedded backend can be imported; and what it computes with."""
+    name = "onnxruntime"
+    done = subprocess.run(
+        [python, "-c", IMPORT_ONNXRUNTIME],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        words = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        return Finding(name, "fail", f"cannot be imported: {words}", PIP_SERVE)
+    return Finding(name, "ok", done.stdout.strip())
+
+
+def check_tritonclient(installed: str | None) -> Finding:
+    """What the client of galatea speaks to Triton with."""
+    if installed is None:
+        return Finding("tritonclient", "fail", "not installed", "run: pip install galatea")
+    return Finding("tritonclient", "ok", installed)
 
 
 def check_port(protocol: str, port: int) -> Finding:
@@ -141,7 +199,8 @@ def check_shared_memory(folder: Path) -> Finding:
     fact = f"{free / 2**20:.0f} MiB free of {size / 2**20:.0f} MiB"
     if free < SHARED_MEMORY_WANTED:
         return Finding(
-            name, "fail", f"{fact}: requests fail when it is full",
+            name, "fail" if free < SHARED_MEMORY_NEEDED else "warn",
+            f"{fact}: requests fail when it is full",
             f"give it {SHARED_MEMORY_WANTED >> 20} MiB or more (docker run --shm-size=256m)",
         )  # fmt: skip
     return Finding(name, "ok", fact)
@@ -152,7 +211,7 @@ def check_exporter(find_spec: Callable[[str], object | None]) -> Finding:
     missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         return Finding(
-            "exporter", "note", f"without {', '.join(missing)}",
+            "exporter", "warn", f"without {', '.join(missing)}",
             "to export here, run: pip install 'galatea[export]'",
         )  # fmt: skip
     return Finding("exporter", "ok", f"torch {_version('torch')}")
@@ -161,13 +220,13 @@ def check_exporter(find_spec: Callable[[str], object | None]) -> Finding:
 def check_gpu(nvidia_smi: str | None) -> Finding:
     """Whether a GPU is there; the CPU serves as well."""
     if nvidia_smi is None:
-        return Finding("GPU", "note", "none found", "the variants cuda and tensorrt need one")
+        return Finding("GPU", "warn", "none found", "the variants cuda and tensorrt need one")
     done = subprocess.run(
         [nvidia_smi, "--query-gpu=name", "--format=csv,noheader"],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        return Finding("GPU", "note", "the driver does not answer", "run: nvidia-smi")
+        return Finding("GPU", "warn", "the driver does not answer", "run: nvidia-smi")
     return Finding("GPU", "ok", ", ".join(done.stdout.split("\n")).strip(", "))
 
 

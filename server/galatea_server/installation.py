@@ -8,6 +8,7 @@ very repository that NVIDIA's own ONNX Runtime backend serves in production.
 from __future__ import annotations
 
 import ctypes.util
+import errno
 import hashlib
 import os
 import shutil
@@ -25,6 +26,8 @@ from galatea.errors import MachineError
 
 SITE = "GALATEA_SERVER_SITE"  # tells the backend where the server's Python packages are
 PACKAGES = ("numpy", "onnxruntime")  # what the backend imports
+STUB = "python/triton_python_backend_stub"
+MODEL = "onnxruntime/model.py"
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,44 @@ class Installation:
         tag = f"{sys.version_info.major}.{sys.version_info.minor}"
         return self.triton / "python_backend_stubs" / tag / "triton_python_backend_stub"
 
-    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
+    @property
+    def python_parts(self) -> dict[str, Path]:
+        """Path in a backend directory → file of the wheel that belongs there."""
+        backend = self.triton / "backends" / "python"
+        return {
+            "python/libtriton_python.so": backend / "libtriton_python.so",
+            "python/triton_python_backend_utils.py": backend / "triton_python_backend_utils.py",
+            STUB: self.stub,
+        }
+
+    def environment(
+        self, inherited: Mapping[str, str], backends: Path | None = None
+    ) -> dict[str, str]:
         """Environment variables for tritonserver and the stubs it starts.
 
-        The stub takes no notice of virtual environments: the standard library is named by
-        PYTHONHOME, and the packages by a variable that our backend reads.
+        The stub embeds an isolated Python: it ignores PYTHONHOME and PYTHONPATH, and takes the
+        standard library of the first ``python3`` on PATH, whichever that is. So the backend
+        directory has one that leads to this interpreter, and our backend reads from a variable
+        where its packages are.
+
+        Args:
+            inherited: the variables to add to.
+            backends: what :func:`backend_directory` made.
         """
         libraries = [str(self.libraries)]
         if self.libpython is not None:
             libraries.append(str(self.libpython.parent))
         if "LD_LIBRARY_PATH" in inherited:
             libraries.append(inherited["LD_LIBRARY_PATH"])
-        return {
+        environment = {
             **inherited,
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-            "PYTHONHOME": sys.base_prefix,
             SITE: os.pathsep.join(map(str, self.site)),
         }
+        if backends is not None:
+            path = [str(backends / "bin"), inherited.get("PATH", ""), os.defpath]
+            environment["PATH"] = os.pathsep.join(path)
+        return environment
 
 
 def locate() -> Installation:
@@ -103,6 +127,11 @@ def locate() -> Installation:
     )
 
 
+def find_bash() -> str | None:
+    """The shell that Triton's Python backend starts its processes with."""
+    return shutil.which("bash", path=os.pathsep.join((os.environ.get("PATH", ""), os.defpath)))
+
+
 def find_libpython() -> Path | None:
     """The shared library of the running interpreter's version."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
@@ -123,56 +152,68 @@ def backend_directory(installation: Installation, cache: Path | None = None) -> 
     """A folder with the backends ``python`` and ``onnxruntime`` as real files.
 
     Triton refuses links that lead out of the backend directory, so the parts are copied once for
-    each version, into a cache.
+    each version, into a cache. Beside them ``bin/python3`` leads to the running interpreter.
 
     Args:
         cache: folder to keep it in; by default ``$XDG_CACHE_HOME/galatea``.
 
     Raises:
-        MachineError: a part is missing, or the cache cannot be written.
+        MachineError: a part is missing from the wheel.
+        OSError: the cache cannot be written, or no program may be run from there.
     """
-    python = installation.triton / "backends" / "python"
-    parts = {
-        "python/libtriton_python.so": python / "libtriton_python.so",
-        "python/triton_python_backend_utils.py": python / "triton_python_backend_utils.py",
-        "python/triton_python_backend_stub": installation.stub,
-    }
+    parts = installation.python_parts
     for part in parts.values():
         if not part.is_file():
             raise MachineError(
                 f"{part}: is missing from nvidia-pytriton {installation.release}",
                 "use Python 3.11 or 3.12, or run: galatea doctor",
             )
-    model = files("galatea_server").joinpath("backends/onnxruntime/model.py").read_bytes()
-    key = hashlib.sha256(model)
-    for part in parts.values():
-        key.update(f"{part.name} {part.stat().st_size} {installation.release}".encode())
+    contents = {name: part.read_bytes() for name, part in parts.items()}
+    contents[MODEL] = files("galatea_server").joinpath("backends", MODEL).read_bytes()
+    # Of a virtual environment, this is the interpreter that it was made from.
+    interpreter = str(getattr(sys, "_base_executable", sys.executable))
+    key = hashlib.sha256(interpreter.encode())
+    for name, content in sorted(contents.items()):
+        key.update(f"{name} {len(content)} ".encode() + content)
     target = (cache or _cache()) / f"backends-{key.hexdigest()[:16]}"
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            for name, part in parts.items():
-                (staging / name).parent.mkdir(exist_ok=True)
-                shutil.copy(part, staging / name)
-            (staging / "python" / "triton_python_backend_stub").chmod(0o755)
-            (staging / "onnxruntime").mkdir()
-            (staging / "onnxruntime" / "model.py").write_bytes(model)
-            staging.chmod(0o755)
-            os.rename(staging, target)
-        except OSError:
-            shutil.rmtree(staging, ignore_errors=True)
-            if not target.is_dir():  # else another process was faster
-                raise
-    except OSError as error:
-        raise MachineError(
-            f"{target.parent}: the backend directory cannot be written: {error.strerror or error}",
-            "set XDG_CACHE_HOME to a folder that you may write to",
-        ) from error
+    if not _is_complete(target, contents):
+        _assemble(target, contents, interpreter)
+    if not os.access(target / STUB, os.X_OK):
+        raise PermissionError(errno.EACCES, "no program may be run from there", str(target))
     return target
 
 
+def _is_complete(target: Path, contents: Mapping[str, bytes]) -> bool:
+    return all((target / name).is_file() for name in contents)
+
+
+def _assemble(target: Path, contents: Mapping[str, bytes], interpreter: str) -> None:
+    """Makes the folder beside its place and moves it in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    aside = staging.with_name(f"{staging.name}-old")
+    try:
+        for name, content in contents.items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_bytes(content)
+        (staging / STUB).chmod(0o755)
+        (staging / "bin").mkdir()
+        (staging / "bin" / "python3").symlink_to(interpreter)
+        staging.chmod(0o755)
+        try:
+            os.rename(staging, target)
+        except OSError:
+            # It is there already: made by a faster process, or thinned by a cleaner of old files.
+            if not _is_complete(target, contents):
+                os.rename(target, aside)
+                os.rename(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galatea"
+    chosen = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(chosen):  # a user without a home folder
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), chosen)
+    return Path(chosen) / "galatea"

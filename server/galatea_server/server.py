@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
-from galatea.errors import (
-    DeadlineExceeded,
-    GalateaError,
-    MachineError,
-    RepositoryError,
-    ServerError,
-)
+from galatea.errors import DeadlineExceeded, MachineError
 from galatea_server import guard
-from galatea_server.installation import backend_directory, locate
+from galatea_server.installation import Installation, backend_directory, find_bash, locate
+from galatea_server.log import explain, last_words, lost_port
+from galatea_server.preflight import address, check_repository, take_ports
 
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+ATTEMPTS = 3  # a free port may be taken by another process before Triton listens on it
 POLL_SECONDS = 0.02
 KILL_AFTER_SECONDS = 10  # after Triton should have ended by itself
 SHARED_MEMORY_BYTES = 16 << 20  # what each model instance starts with; it grows when needed
@@ -46,6 +44,7 @@ class EmbeddedServer:
             ``config.pbtxt``.
         exit_timeout: seconds that requests under way get to finish when the server stops.
         verbose: log every request.
+        log: a file that Triton's log goes to; a temporary one by default.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class EmbeddedServer:
         model_config: str | None = None,
         exit_timeout: int = 30,
         verbose: bool = False,
+        log: BinaryIO | None = None,
     ) -> None:
         self.repository = Path(repository)
         self.host = host
@@ -66,9 +66,13 @@ class EmbeddedServer:
         self.model_config = model_config
         self.exit_timeout = exit_timeout
         self.verbose = verbose
+        self._wanted = dict(self.ports)
+        self._given_log = log
+        self._log: BinaryIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
-        self._folder: Path | None = None
+        self._regions = f"galatea-{uuid.uuid4().hex}-"
+        self._spare: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def grpc_url(self) -> str:
@@ -91,10 +95,11 @@ class EmbeddedServer:
         return self._running().pid
 
     @property
-    def log_file(self) -> Path:
-        """tritonserver's log; it goes when the server is stopped."""
-        assert self._folder is not None, "the server was not started"
-        return self._folder / "triton.log"
+    def log(self) -> str:
+        """What Triton has logged since it was started."""
+        assert self._log is not None, "the server was not started"
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode("utf-8", "replace")
 
     def start(self, timeout: float = 300.0) -> None:
         """Starts Triton and waits until every model is ready.
@@ -104,41 +109,38 @@ class EmbeddedServer:
 
         Raises:
             MachineError: the extra ``serve`` or a library is missing, or a port is taken.
-            RepositoryError: there is no such repository, or Triton refuses a model in it.
+            RepositoryError: there is no such repository, it is empty, or Triton refuses a model
+                in it.
+            InvalidInput: no model has the configuration that `model_config` names.
             ServerError: Triton ended for another reason; its own words are told.
             DeadlineExceeded: it was not ready in time.
         """
-        if not self.repository.is_dir():
-            raise RepositoryError(
-                f"{self.repository}: no such folder",
-                "name the model repository with --repository, or export a model into it",
-            )
+        assert self._process is None, "the server runs already"
+        check_repository(self.repository, self.model_config)
         installation = locate()
-        backends = backend_directory(installation)
-        self._take_ports()
-        self._folder = Path(tempfile.mkdtemp(prefix="galatea-serve-"))
-        command = [str(installation.binary), *self._flags(backends)]
-        self._ended.clear()
-        started = threading.Event()
-        failure: list[OSError] = []
-        # The parent-death signal is sent when the *thread* that forked ends, so the thread that
-        # forks is the one that waits for the server's end.
-        threading.Thread(
-            target=self._own,
-            args=(command, installation.environment(os.environ), started, failure),
-            name="tritonserver",
-            daemon=True,
-        ).start()
-        started.wait()
+        if not find_bash():  # Triton would wait for ever for processes that cannot start
+            raise MachineError(
+                "Triton starts the models' processes with bash, which is not installed",
+                "install bash with the system's packages",
+            )
         try:
-            if failure:
-                raise MachineError(
-                    f"{installation.binary}: cannot be run: {failure[0]}", "run: galatea doctor"
-                )
-            self._await_ready(timeout)
+            backends = self._backends(installation)
+            for attempt in range(1, ATTEMPTS + 1):
+                self.host = address(self.host)
+                self.ports = take_ports(self.host, self._wanted)
+                self._launch(installation, backends)
+                if self._await_ready(timeout, last=attempt == ATTEMPTS):
+                    return
+                self._end()
         except BaseException:
             self.stop()
             raise
+
+    def models(self) -> list[tuple[str, int]]:
+        """(name, version) of every Triton model that is ready, stages included."""
+        index = json.loads(self._ask("http", "POST", "/v2/repository/index")[1])
+        ready = [entry for entry in index if entry.get("state") == "READY"]
+        return sorted((entry["name"], int(entry["version"])) for entry in ready)
 
     def stop(self) -> int | None:
         """Ends the server; requests under way may finish.
@@ -146,16 +148,10 @@ class EmbeddedServer:
         Returns:
             Triton's exit status, or None when it was not running.
         """
-        status = None
-        if self._process is not None:
-            self.signal(signal.SIGTERM)
-            if self.wait(self.exit_timeout + KILL_AFTER_SECONDS) is None:
-                self.signal(signal.SIGKILL)
-            status = self.wait()
-            self._process = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        status = self._end()
+        if self._spare is not None:
+            self._spare.cleanup()
+            self._spare = None
         return status
 
     def signal(self, number: int) -> None:
@@ -189,33 +185,84 @@ class EmbeddedServer:
         assert self._process is not None, "the server was not started"
         return self._process
 
+    def _backends(self, installation: Installation) -> Path:
+        try:
+            return backend_directory(installation)
+        except OSError:  # a read-only home, or none
+            self._spare = tempfile.TemporaryDirectory(prefix="galatea-")
+        try:
+            return backend_directory(installation, Path(self._spare.name))
+        except OSError as error:
+            raise MachineError(
+                f"{error.filename}: Triton's backends cannot be put there: {error.strerror}",
+                "set XDG_CACHE_HOME to a folder that you may write to and run programs from",
+            ) from error
+
+    def _launch(self, installation: Installation, backends: Path) -> None:
+        # A file without a name: nothing is left of it however the processes end.
+        self._log = self._given_log or tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
+        self._ended.clear()
+        started = threading.Event()
+        failure: list[OSError] = []
+        # The parent-death signal is sent when the *thread* that forked ends, so the thread that
+        # forks is the one that waits for the server's end.
+        threading.Thread(
+            target=self._own,
+            args=(installation, backends, started, failure),
+            name="tritonserver",
+            daemon=True,
+        ).start()
+        started.wait()
+        if failure:
+            raise MachineError(
+                f"{installation.binary}: cannot be run: {failure[0]}", "run: galatea doctor"
+            )
+
     def _own(
         self,
-        command: list[str],
-        environment: dict[str, str],
+        installation: Installation,
+        backends: Path,
         started: threading.Event,
         failure: list[OSError],
     ) -> None:
-        guarded = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command]
+        python = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), self._regions]
+        assert self._log is not None
         try:
-            with self.log_file.open("ab") as log:
-                self._process = subprocess.Popen(
-                    guarded,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,  # a terminal's Ctrl-C reaches us, and we pass it on
-                )
+            process = subprocess.Popen(
+                [*python, str(installation.binary), *self._flags(backends)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=installation.environment(os.environ, backends),
+                start_new_session=True,  # a terminal's Ctrl-C reaches us, and we pass it on
+            )
         except OSError as error:
             failure.append(error)
             started.set()
             return
+        self._process = process
         started.set()
-        self._process.wait()
+        # Cleaned before it is reaped, while its id cannot be another's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        guard.clean(process.pid, self._regions)
+        process.wait()
         self._ended.set()
 
+    def _end(self) -> int | None:
+        status = None
+        if self._process is not None:
+            self.signal(signal.SIGTERM)
+            if self.wait(self.exit_timeout + KILL_AFTER_SECONDS) is None:
+                self.signal(signal.SIGKILL)
+            status = self.wait()
+            self._process = None
+        if self._log is not None and self._log is not self._given_log:
+            self._log.close()
+        self._log = None
+        return status
+
     def _flags(self, backends: Path) -> list[str]:
+        six = ":" in self.host
         flags = {
             "model-repository": self.repository,
             "backend-directory": backends,
@@ -224,90 +271,59 @@ class EmbeddedServer:
             "exit-on-error": "true",
             "exit-timeout-secs": self.exit_timeout,
             "model-load-thread-count": LOADING_THREADS,
-            "http-address": self.host,
+            "http-address": f"ipv6:{self.host}" if six else self.host,
             "http-port": self.ports["http"],
-            "grpc-address": self.host,
+            "grpc-address": f"[{self.host}]" if six else self.host,
             "grpc-port": self.ports["grpc"],
-            "metrics-address": self.host,
+            "metrics-address": f"ipv6:{self.host}" if six else self.host,
             "metrics-port": self.ports["metrics"],
-            "backend-config": f"python,shm-default-byte-size={SHARED_MEMORY_BYTES}",
             "log-verbose": 1 if self.verbose else 0,
         }
         if self.model_config is not None:
             flags["model-config-name"] = self.model_config
-        named = [f"--{name}={value}" for name, value in flags.items()]
-        return [*named, "--disable-auto-complete-config"]
+        if not any(device.exists() for device in GPU_DEVICES):
+            flags |= {"allow-gpu-metrics": "false", "pinned-memory-pool-byte-size": 0}
+        return [
+            *(f"--{name}={value}" for name, value in flags.items()),
+            f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}",
+            f"--backend-config=python,shm-region-prefix-name={self._regions}",
+            "--disable-auto-complete-config",
+        ]
 
-    def _take_ports(self) -> None:
-        held = []
-        try:
-            for protocol, port in self.ports.items():
-                family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-                sock = socket.socket(family)
-                held.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    sock.bind((self.host, port))
-                except OSError as error:
-                    raise MachineError(
-                        f"the {protocol} port {port} on {self.host} cannot be used: "
-                        f"{error.strerror or error}",
-                        f"stop what listens there, or choose another --{protocol}-port",
-                    ) from error
-                self.ports[protocol] = sock.getsockname()[1]
-        finally:
-            for sock in held:
-                sock.close()
-
-    def _await_ready(self, timeout: float) -> None:
+    def _await_ready(self, timeout: float, *, last: bool) -> bool:
+        """False when Triton lost a port that was ours to choose, and this was not the last try."""
         deadline = time.monotonic() + timeout
         while not self._is_ready():
             if self._ended.wait(POLL_SECONDS):
-                log = self.log_file.read_text("utf-8", "replace")
+                log = self.log
+                lost = lost_port(log)
+                if lost and not last and self._wanted.get(lost[0]) == 0:
+                    return False
                 raise explain(log, self._running().returncode, self.repository)
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
-                    f"Triton was not ready within {timeout:g} s", "see its log: --log info"
+                    f"Triton was not ready within {timeout:g} s; its last words: "
+                    f"{last_words(self.log)}",
+                    "see its log: --log info",
                 )
+        return True
 
     def _is_ready(self) -> bool:
-        reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - asked, not bound
-        connection = http.client.HTTPConnection(reach, self.ports["http"], timeout=5)
         try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except OSError:
+            # The metrics come last, some time after Triton says that it is ready.
+            return (
+                self._ask("http", "GET", "/v2/health/ready")[0] == 200
+                and self._ask("metrics", "GET", "/metrics")[0] == 200
+            )
+        except (OSError, http.client.HTTPException):
             return False
+
+    def _ask(self, protocol: str, method: str, path: str) -> tuple[int, bytes]:
+        reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - asked, not bound
+        connection = http.client.HTTPConnection(reach, self.ports[protocol], timeout=5)
+        try:
+            connection.request(method, path)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
         finally:
             connection.close()
-
-
-# What Triton says of a model that it refuses: the model and the reason.
-REFUSALS = (
-    r"failed to load '([^']+)' version \d+: (.+)",
-    r"Poll failed for model directory '([^']+)': (.+)",
-    r"ensemble '?([\w.-]+)'? (contains .+)",
-    r"failed to load model '([^']+)': (.+)",
-)
-
-
-def explain(log: str, status: int, repository: Path) -> GalateaError:
-    """Why Triton ended, from its log: the model and the reason where it refused one."""
-    for pattern in REFUSALS:
-        if refused := re.search(pattern, log):
-            return RepositoryError(
-                f"Triton refuses the model {refused[1]!r}: {_clean(refused[2])}",
-                f"check the repository: galatea repo verify --repository {repository}",
-            )
-    if missing := re.search(r"error while loading shared libraries: (\S+):", log):
-        return MachineError(f"tritonserver needs {missing[1]}", "run: galatea doctor")
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"E\d|error", line)]
-    words = _clean((errors or lines or ["it left no word"])[-1])
-    return ServerError(f"Triton ended with status {status}: {words}", "run: galatea doctor")
-
-
-def _clean(text: str) -> str:
-    """The reason without Python's traceback and Triton's names of its own errors."""
-    reason = text.partition("\\n\\nAt:")[0].strip().strip('"').rstrip(".")
-    return reason.removeprefix("Internal: ").removeprefix("TritonModelException: ")

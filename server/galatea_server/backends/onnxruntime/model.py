@@ -43,6 +43,14 @@ TENSORRT_OPTION = {
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
     "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
 }
+# Options that the C++ backend takes as 1 or true, and ONNX Runtime's Python API as True only.
+TENSORRT_SWITCHES = {
+    "trt_build_heuristics_enable", "trt_context_memory_sharing_enable", "trt_cuda_graph_enable",
+    "trt_detailed_build_log", "trt_dla_enable", "trt_dump_ep_context_model", "trt_dump_subgraphs",
+    "trt_engine_cache_enable", "trt_force_sequential_engine_build", "trt_force_timing_cache",
+    "trt_int8_use_native_calibration_table", "trt_layer_norm_fp32_fallback",
+    "trt_sparsity_enable", "trt_timing_cache_enable",
+}  # fmt: skip
 TENSORRT_PRECISION = {"FP32": None, "FP16": "trt_fp16_enable", "INT8": "trt_int8_enable"}
 
 
@@ -67,13 +75,21 @@ class TritonPythonModel:
             self.session = ort.InferenceSession(path, _options(self.config), providers)
         except Exception as error:
             raise pb_utils.TritonModelException(f"ONNX Runtime refuses {path}: {error}") from error
-        used = self.session.get_providers()
-        if providers[0][0] not in used:
+        first = providers[0][0]
+        if first not in self.session.get_providers():  # ONNX Runtime fell back to the CPU
+            there = ort.get_available_providers()
             raise pb_utils.TritonModelException(
-                f"{providers[0][0]} is not available in onnxruntime {ort.__version__}, "
-                f"which has {', '.join(ort.get_available_providers())}"
+                f"onnxruntime {ort.__version__} cannot start {first} on this machine"
+                if first in there
+                else f"{first} is not in onnxruntime {ort.__version__}, which has "
+                f"{', '.join(there)}"
             )
         self.inputs = _agreed(self.config["input"], self.session.get_inputs(), self.batched)
+        undeclared = {entry.name for entry in self.session.get_inputs()} - set(self.inputs)
+        if undeclared:
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt lacks the graph's inputs {', '.join(sorted(undeclared))}"
+            )
         self.outputs = _agreed(self.config["output"], self.session.get_outputs(), self.batched)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -87,7 +103,7 @@ class TritonPythonModel:
             try:
                 feed = self._feed(request)
             except ValueError as error:
-                responses[i] = _failed(str(error))
+                responses[i] = _failed(str(error), pb_utils.TritonError.INVALID_ARG)
                 continue
             shapes = tuple(array.shape[1:] if self.batched else i for array in feed.values())
             groups.setdefault(shapes, []).append((i, feed))
@@ -132,7 +148,8 @@ class TritonPythonModel:
             results = dict(zip(names, self.session.run(names, merged), strict=True))
         except Exception as error:  # ONNX Runtime raises classes of its own for every status
             if len(group) == 1:
-                return [(group[0][0], _failed(f"ONNX Runtime: {error}"))]
+                reason = f"ONNX Runtime: {error}"
+                return [(group[0][0], _failed(reason, pb_utils.TritonError.INTERNAL))]
             return [answer for single in group for answer in self._run([single], requests)]
         answers, start = [], 0
         for i, feed in group:
@@ -183,11 +200,16 @@ def _tensorrt(parameters: dict[str, str]) -> dict[str, str]:
     options: dict[str, str] = {}
     for key, value in parameters.items():
         if key == "precision_mode":
-            switch = TENSORRT_PRECISION.get(value)
+            if value not in TENSORRT_PRECISION:
+                raise pb_utils.TritonModelException(
+                    f"precision_mode {value!r} is none of {', '.join(TENSORRT_PRECISION)}"
+                )
+            switch = TENSORRT_PRECISION[value]
             options.update({switch: "True"} if switch else {})
         else:
-            truth = {"true": "True", "false": "False"}.get(value.lower(), value)
-            options[TENSORRT_OPTION.get(key, key)] = truth
+            option = TENSORRT_OPTION.get(key, key)
+            is_on = value.lower() in ("1", "true")
+            options[option] = str(is_on) if option in TENSORRT_SWITCHES else value
     return options
 
 
@@ -228,7 +250,5 @@ def _agreed(
     return agreed
 
 
-def _failed(reason: str) -> Any:
-    return pb_utils.InferenceResponse(
-        output_tensors=[], error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG)
-    )
+def _failed(reason: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(reason, code))
