@@ -168,13 +168,24 @@ class TritonPythonModel:
 def _options(config: dict[str, Any]) -> Any:
     options = ort.SessionOptions()
     parameters = {key: entry["string_value"] for key, entry in config.get("parameters", {}).items()}
-    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or _threads(
+        config
+    )
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
     if parameters.get("execution_mode") == "1":
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = GRAPH_LEVEL[int(level)]
     return options
+
+
+def _threads(config: dict[str, Any]) -> int:
+    """The share of the cores of each instance of this model, at least one.
+
+    ONNX Runtime would take all of them for every instance, and fewer threads use them better.
+    """
+    instances = sum(int(group["count"]) for group in config["instance_group"])
+    return max(1, len(os.sched_getaffinity(0)) // instances)
 
 
 def _providers(config: dict[str, Any], args: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
