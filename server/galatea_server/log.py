@@ -17,8 +17,12 @@ POLL_SECONDS = 0.1
 # Which messages each level shows; the first letter of a message is its severity.
 LEVELS = {"error": "EF", "warning": "EWF", "info": "EWIF", "verbose": "EWIF"}
 
-# Logged as an error by every Triton that runs without a GPU, and of no consequence.
-NOISE = "CudaDriverHelper has not been initialized"
+# What Triton says as a warning or an error wherever there is no GPU; of no consequence.
+NOISE = re.compile(
+    "CudaDriverHelper has not been initialized"
+    "|no pinned memory pool, falling back"
+    "|unable to create stream for .* CUDA driver version is insufficient"
+)
 
 # What Triton says of a model that it refuses: the model and the reason.
 REFUSALS = (
@@ -59,7 +63,7 @@ def lost_port(log: str) -> tuple[str, int] | None:
 
 def last_words(log: str) -> str:
     """The last error in the log, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip() and NOISE not in line]
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not NOISE.search(line)]
     errors = [line for line in lines if re.match(r"E\d|error", line)]
     return _clean((errors or lines or ["it left no word"])[-1])
 
@@ -96,7 +100,7 @@ def _copy(number: int, level: str, done: threading.Event) -> None:
                 continue
             # A line that begins with a severity and a digit is a new message, any other goes on.
             if line[:1] in "EWIF" and line[1:2].isdigit():
-                wanted = line[0] in LEVELS[level] and NOISE not in line
+                wanted = line[0] in LEVELS[level] and not NOISE.search(line)
             if wanted:
                 sys.stderr.write(line)
                 sys.stderr.flush()

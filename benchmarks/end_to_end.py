@@ -1,0 +1,146 @@
+"""End to end against the bare runtimes: images a second, CPU time, start and size.
+
+Run it from the root of the source tree, with the extras ``serve`` and ``export`` installed, on a
+machine that does nothing else; it takes a quarter of an hour::
+
+    python benchmarks/end_to_end.py > docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import report
+from contenders import (
+    DCGAN,
+    DEMO,
+    MAX_BATCH,
+    Subject,
+    contest,
+    flops,
+    full_width,
+    prepare,
+)
+from footprint import base_install, import_seconds, ready_seconds
+from galatea_exporter.export import Facts
+from measure import interleave, machine, matmul_peak, note, versions
+
+ROOT = Path(__file__).resolve().parent.parent
+PHANTOM = ROOT / "examples" / "phantom"
+PACKAGES = ("galatea", "torch", "onnxruntime", "nvidia-pytriton", "tritonclient", "numpy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: rounds of so many seconds; starts and imports so often."""
+
+    batches: tuple[int, ...] = (1, 8, MAX_BATCH)
+    callers: tuple[int, ...] = (1, 16)
+    rounds: int = 5
+    seconds: float = 3.0
+    starts: int = 5
+    imports: int = 11
+
+
+QUICK = Plan(batches=(1, MAX_BATCH), callers=(1, 4), rounds=1, seconds=0.5, starts=1, imports=2)
+
+
+def subjects(folder: Path) -> Iterator[Subject]:
+    """The full-width DCGAN, and the demo model where its checkpoint is there."""
+    note("exporting the full-width DCGAN")
+    checkpoint = full_width(folder)
+    yield prepare(checkpoint, DCGAN, "Full-width DCGAN", folder / "full", Facts())
+    checkpoint, card = PHANTOM / "phantom_cdcgan.pt", PHANTOM / "card.toml"
+    if checkpoint.is_file() and card.is_file():
+        note("exporting the demo model")
+        yield prepare(checkpoint, DEMO, "Demo model", folder / "demo", Facts.read(card))
+
+
+def throughput(subject: Subject, plan: Plan) -> Iterator[report.Result]:
+    """Every contender with every batch size."""
+    with contest(subject, plan.callers) as contenders:
+        for batch in plan.batches:
+            note(f"{subject.title}, batch {batch}")
+            played = interleave(contenders(batch), plan.rounds, plan.seconds)
+            for contender, rounds in played.items():
+                name, callers = contender.name, contender.callers
+                yield report.Result(subject.card.name, batch, name, callers, rounds)
+
+
+def costs(models: Sequence[Subject], plan: Plan, *, install: bool) -> report.Costs:
+    """Starts of a server with each model, imports, and the base install."""
+    starts = {}
+    for subject in models:
+        note(f"starting a server with {subject.title}")
+        starts[subject.card.name] = ready_seconds(subject.repository, plan.starts)
+    note("importing galatea")
+    imports = {"all extras": import_seconds(Path(sys.executable), plan.imports)}
+    if not install:
+        return report.Costs(starts, imports, None)
+    note("installing the client alone")
+    with base_install(ROOT) as base:
+        imports["base install"] = import_seconds(base.python, plan.imports)
+    return report.Costs(starts, imports, base)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds as JSON")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of a minute")
+    parser.add_argument(
+        "--install",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="install the client alone into a fresh environment and measure it",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures everything and prints the report."""
+    chosen = arguments()
+    plan = QUICK if chosen.quick else Plan()
+    place = {**machine(), **versions(*PACKAGES)}
+    note("multiplying matrices")
+    peak = matmul_peak()
+    with tempfile.TemporaryDirectory(prefix="galatea-benchmark-") as folder:
+        models = list(subjects(Path(folder)))
+        operations = {subject.card.name: flops(subject) for subject in models}
+        results = [result for subject in models for result in throughput(subject, plan)]
+        paid = costs(models, plan, install=chosen.install)
+    print("# End to end\n\nMade by `python benchmarks/end_to_end.py`.\n")
+    if chosen.quick:
+        print("A smoke run (`--quick`): these figures are not to be quoted.\n")
+    for name, fact in {**place, "matrix-multiply peak": f"{peak / 1e9:.0f} GFLOP/s"}.items():
+        print(f"- {name}: {fact}")
+    print(f"\n{report.how()}")
+    for subject in models:
+        name = subject.card.name
+        print(f"\n## {subject.title}: {operations[name] / 1e9:.3f} GFLOP an image\n")
+        mine = [result for result in results if result.model == name]
+        print(report.throughput_table(mine, operations[name], peak))
+    if len(models) == 1:
+        print(f"\nThe demo model was not measured: {PHANTOM.relative_to(ROOT)} has no checkpoint.")
+    print(f"\n## Start, import and size\n\n{report.costs_table(paid)}")
+    print(f"\n## Requirements\n\n{report.requirements_table(results, paid)}")
+    if chosen.json is not None:
+        raw = {
+            "place": place,
+            "peak": peak,
+            "flops": operations,
+            "plan": asdict(plan),
+            "results": [asdict(result) for result in results],
+            "costs": asdict(paid),
+        }
+        chosen.json.write_text(json.dumps(raw, indent=1, default=str) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
