@@ -25,15 +25,14 @@ from galatea_exporter.export import Facts, export
 from galatea_exporter.families.dcgan_mammo import Generator, upstream_state
 from galatea_exporter.family import find_family
 from galatea_server.server import EmbeddedServer
-from measure import Contender
+from measure import CORES, Contender
 
 FAMILY = "dcgan_mammo"
 MAX_BATCH = 32
 DCGAN, DEMO = "dcgan", "phantom"  # names in Triton
 PIPELINE = 8  # requests of one call that keeps several on their way
 SERVED, PIPELINED, EAGER = "galatea", f"galatea, {PIPELINE} requests a call", "eager PyTorch"
-BARE, BARE_AS_SERVED = "ONNX Runtime", "ONNX Runtime, threads as served"
-BARE_ALONE = "ONNX Runtime, 1 thread a call"
+BARE, BARE_ALONE = "ONNX Runtime", "ONNX Runtime, 1 thread a call"
 
 Make = Callable[[int, int], NDArray[np.uint8]]  # first seed, number of images → images
 
@@ -121,7 +120,7 @@ def in_onnxruntime(subject: Subject, threads: int) -> Make:
     """
     name, version = subject.card.name, str(subject.card.version)
     sessions = []
-    for stage, number in (("noise", threads_served(subject, "noise")), ("synthesis", threads)):
+    for stage, number in (("noise", service(subject, "noise").threads), ("synthesis", threads)):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = number
         path = subject.repository / f"{name}.{stage}" / version / "model.onnx"
@@ -140,11 +139,21 @@ def in_onnxruntime(subject: Subject, threads: int) -> Make:
     return make
 
 
-def threads_served(subject: Subject, stage: str) -> int:
-    """``intra_op_thread_count`` of a stage in the repository; 0 is one for each core."""
+@dataclass(frozen=True)
+class Service:
+    """How a stage is served: that many instances, each with so many threads."""
+
+    instances: int
+    threads: int
+
+
+def service(subject: Subject, stage: str) -> Service:
+    """From ``config.pbtxt``; without ``intra_op_thread_count`` the instances share the cores."""
     path = subject.repository / f"{subject.card.name}.{stage}" / "config.pbtxt"
     config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
-    return int(config.parameters["intra_op_thread_count"].string_value or 0)
+    instances = sum(group.count for group in config.instance_group)
+    threads = int(config.parameters["intra_op_thread_count"].string_value or 0)
+    return Service(instances, threads or max(1, CORES // instances))
 
 
 @contextlib.contextmanager
@@ -181,21 +190,18 @@ def contest(subject: Subject, callers: Sequence[int]) -> Iterator[Callable[[int]
                     several = served(PIPELINE * batch)
                     made.append(Contender(PIPELINED, number, several, (server.pid,)))
                 for rival, make in rivals.items():
-                    if number > 1 or rival != BARE_ALONE:
-                        made.append(Contender(rival, number, local(make, batch)))
+                    made.append(Contender(rival, number, local(make, batch)))
             return made
 
         yield contenders
 
 
 def _rivals(subject: Subject) -> dict[str, Make]:
-    """Every rival by name; threads as served only where that is no other rival's number."""
-    threads = threads_served(subject, "synthesis")
-    rivals = {BARE: in_onnxruntime(subject, 0)}
-    if threads > 1:
-        rivals[BARE_AS_SERVED] = in_onnxruntime(subject, threads)
-    # What a good engineer does for many callers: each computes in its own thread.
-    rivals[BARE_ALONE] = in_onnxruntime(subject, 1)
+    """Every rival by name; the sessions with all cores, with one and with the served threads."""
+    threads = service(subject, "synthesis").threads
+    rivals = {BARE: in_onnxruntime(subject, 0), BARE_ALONE: in_onnxruntime(subject, 1)}
+    if threads not in (1, CORES):
+        rivals[f"{BARE}, {threads} threads a call"] = in_onnxruntime(subject, threads)
     return {**rivals, EAGER: in_torch(subject)}
 
 

@@ -26,6 +26,7 @@ from contenders import (
     flops,
     full_width,
     prepare,
+    service,
 )
 from footprint import base_install, import_seconds, ready_seconds
 from galatea_exporter.export import Facts
@@ -113,14 +114,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="galatea-benchmark-") as folder:
         models = list(subjects(Path(folder)))
         operations = {subject.card.name: flops(subject) for subject in models}
+        served = service(models[0], "synthesis")
         results = [result for subject in models for result in throughput(subject, plan)]
         paid = costs(models, plan, install=chosen.install)
     print("# End to end\n\nMade by `python benchmarks/end_to_end.py`.\n")
     if chosen.quick:
         print("A smoke run (`--quick`): these figures are not to be quoted.\n")
-    for name, fact in {**place, "matrix-multiply peak": f"{peak / 1e9:.0f} GFLOP/s"}.items():
+    place["synthesis served by"] = f"{served.instances} instances × {served.threads} threads"
+    place["matrix-multiply peak"] = f"{peak / 1e9:.0f} GFLOP/s"
+    for name, fact in place.items():
         print(f"- {name}: {fact}")
-    print(f"\n{report.how()}")
+    print(f"\n{report.how(results)}")
     for subject in models:
         name = subject.card.name
         print(f"\n## {subject.title}: {operations[name] / 1e9:.3f} GFLOP an image\n")
