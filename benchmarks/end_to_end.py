@@ -44,7 +44,7 @@ class Plan:
     batches: tuple[int, ...] = (1, 8, MAX_BATCH)
     callers: tuple[int, ...] = (1, 16)
     rounds: int = 5
-    seconds: float = 3.0
+    seconds: float = 2.0
     starts: int = 5
     imports: int = 11
 

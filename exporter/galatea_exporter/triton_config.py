@@ -24,9 +24,6 @@ ENGINE_CACHE = "/var/cache/galatea/tensorrt"
 WORKSPACE_BYTES = 4 << 30
 GPU_QUEUE_DELAY_US = 500
 
-# One instance computes while the other receives and answers.
-CPU_INSTANCES = 2
-
 _TYPE = {"int64": pb.TYPE_INT64, "float32": pb.TYPE_FP32, "uint8": pb.TYPE_UINT8}
 _CARD_TYPE = {
     "INT64": pb.TYPE_INT64, "INT32": pb.TYPE_INT32, "FP32": pb.TYPE_FP32,
@@ -67,9 +64,7 @@ def stage_config(
     config.dynamic_batching.SetInParent()
     config.model_warmup.extend(_warmup(stage.inputs, batch) for batch in (1, max_batch))
     on_gpu = stage.accelerated and variant != "cpu"
-    group = config.instance_group.add(
-        count=CPU_INSTANCES if stage.accelerated and not on_gpu else 1
-    )
+    group = config.instance_group.add(count=1)
     group.kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
     if not stage.accelerated:
         # A graph of tiny operators: a second thread costs more than it brings.

@@ -9,6 +9,7 @@ accelerators ``cuda`` and ``tensorrt``. This file stands alone: it imports nothi
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 # Triton's stub knows no virtual environment and takes no notice of PYTHONPATH.
@@ -17,6 +18,8 @@ sys.path[:0] = os.environ.get("GALATEA_SERVER_SITE", "").split(os.pathsep)
 import numpy as np  # noqa: E402 - found by the line above
 import onnxruntime as ort  # noqa: E402 - likewise
 import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
+
+CPU = "CPUExecutionProvider"
 
 Feed = dict[str, "np.ndarray[Any, Any]"]
 
@@ -73,6 +76,7 @@ class TritonPythonModel:
         providers = _providers(self.config, args)
         try:
             self.session = ort.InferenceSession(path, _options(self.config), providers)
+            self.split = self._splitter(path, providers)
         except Exception as error:
             raise pb_utils.TritonModelException(f"ONNX Runtime refuses {path}: {error}") from error
         first = providers[0][0]
@@ -112,6 +116,31 @@ class TritonPythonModel:
                 responses[i] = response
         return responses
 
+    def _splitter(self, path: str, providers: list[tuple[str, dict[str, str]]]) -> Any:
+        """A session with one thread a run, for batches that are split over the cores; or None.
+
+        Rows that are computed side by side use the cores better than threads within an operator.
+        """
+        parameters = self.config.get("parameters", {})
+        given = int(parameters.get("intra_op_thread_count", {}).get("string_value", 0))
+        self.cores = len(os.sched_getaffinity(0))
+        if given or not self.batched or self.cores == 1 or providers[0][0] != CPU:
+            return None
+        self.pool = ThreadPoolExecutor(self.cores, "rows")
+        options = _options(self.config)
+        options.intra_op_num_threads = 1
+        return ort.InferenceSession(path, options, providers)
+
+    def _compute(self, names: list[str], feed: Feed) -> list[Any]:
+        rows = len(next(iter(feed.values()))) if self.batched else 0
+        if self.split is None or rows < self.cores:
+            outputs: list[Any] = self.session.run(names, feed)
+            return outputs
+        parts = {name: np.array_split(array, self.cores) for name, array in feed.items()}
+        feeds = [{name: part[k] for name, part in parts.items()} for k in range(self.cores)]
+        results = self.pool.map(lambda part: self.split.run(names, part), feeds)
+        return [np.concatenate(output) for output in zip(*results, strict=True)]
+
     def _feed(self, request: Any) -> Feed:
         """The request's arrays by name.
 
@@ -145,7 +174,7 @@ class TritonPythonModel:
         if len(feeds) > 1:
             merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in merged}
         try:
-            results = dict(zip(names, self.session.run(names, merged), strict=True))
+            results = dict(zip(names, self._compute(names, merged), strict=True))
         except Exception as error:  # ONNX Runtime raises classes of its own for every status
             if len(group) == 1:
                 reason = f"ONNX Runtime: {error}"
@@ -168,9 +197,9 @@ class TritonPythonModel:
 def _options(config: dict[str, Any]) -> Any:
     options = ort.SessionOptions()
     parameters = {key: entry["string_value"] for key, entry in config.get("parameters", {}).items()}
-    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or _threads(
-        config
-    )
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    # A core that spins for more work is taken from Triton and from the other instances.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
     if parameters.get("execution_mode") == "1":
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
@@ -179,18 +208,9 @@ def _options(config: dict[str, Any]) -> Any:
     return options
 
 
-def _threads(config: dict[str, Any]) -> int:
-    """The share of the cores of each instance of this model, at least one.
-
-    ONNX Runtime would take all of them for every instance, and fewer threads use them better.
-    """
-    instances = sum(int(group["count"]) for group in config["instance_group"])
-    return max(1, len(os.sched_getaffinity(0)) // instances)
-
-
 def _providers(config: dict[str, Any], args: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Execution providers with their options, the preferred one first."""
-    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    cpu: tuple[str, dict[str, str]] = (CPU, {})
     if args["model_instance_kind"] != "GPU":
         return [cpu]
     device = args["model_instance_device_id"]
