@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import report
@@ -95,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds as JSON")
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute")
+    parser.add_argument("--seconds", type=float, help=f"of a round, by default {Plan.seconds:g}")
     parser.add_argument(
         "--install",
         action=argparse.BooleanOptionalAction,
@@ -108,6 +109,8 @@ def main() -> None:
     """Measures everything and prints the report."""
     chosen = arguments()
     plan = QUICK if chosen.quick else Plan()
+    if chosen.seconds is not None:
+        plan = replace(plan, seconds=chosen.seconds)
     place = {**machine(), **versions(*PACKAGES)}
     note("multiplying matrices")
     peak = matmul_peak()
@@ -121,6 +124,7 @@ def main() -> None:
     if chosen.quick:
         print("A smoke run (`--quick`): these figures are not to be quoted.\n")
     place["synthesis served by"] = f"{served.instances} instances × {served.threads} threads"
+    place["rounds"] = f"{plan.rounds} of {plan.seconds:g} s"
     place["matrix-multiply peak"] = f"{peak / 1e9:.0f} GFLOP/s"
     for name, fact in place.items():
         print(f"- {name}: {fact}")
