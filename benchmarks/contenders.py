@@ -148,12 +148,12 @@ class Service:
 
 
 def service(subject: Subject, stage: str) -> Service:
-    """From ``config.pbtxt``; without ``intra_op_thread_count`` the instances share the cores."""
+    """From ``config.pbtxt``; without ``intra_op_thread_count`` an instance takes every core."""
     path = subject.repository / f"{subject.card.name}.{stage}" / "config.pbtxt"
     config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
     instances = sum(group.count for group in config.instance_group)
     threads = int(config.parameters["intra_op_thread_count"].string_value or 0)
-    return Service(instances, threads or max(1, CORES // instances))
+    return Service(instances, threads or CORES)
 
 
 @contextlib.contextmanager

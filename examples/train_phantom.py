@@ -58,7 +58,7 @@ class Training:
         self.discriminator = Discriminator(options.width)
         self.encoder = nn.Sequential(Critic(options.width), nn.Linear(16 * options.width, 2 * NZ))
         for network in (self.discriminator, self.encoder):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # lacks memory_format
         self.optimisers = [
             torch.optim.Adam(self.generator.parameters(), options.lr, (0.0, 0.99)),
             torch.optim.Adam(self.discriminator.parameters(), options.lr, (0.0, 0.99)),
@@ -152,7 +152,7 @@ class Training:
     @staticmethod
     def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call] # untyped in torch
         optimiser.step()
         return loss.item()
 
