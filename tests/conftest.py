@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from galatea import Client
 from galatea_exporter.export import Facts, export
-from galatea_exporter.family import Family, families
+from galatea_exporter.family import families
 from galatea_server.server import EmbeddedServer
-from support import GOLDEN, ROOT
+from support import GOLDEN, ROOT, save_state
 
 MAX_BATCH = 8
 
@@ -24,19 +23,14 @@ def golden() -> Path:
     return GOLDEN
 
 
-def save_example(family: Family, folder: Path) -> Path:
-    """A checkpoint of the family with random weights, in its first container."""
-    state = family.example()
-    path = folder / f"{family.name}.pt"
-    torch.save({family.containers[0]: state} if family.containers else state, path)
-    return path
-
-
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small checkpoint of every family, by the family's name."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {name: save_example(family, folder) for name, family in families().items()}
+    return {
+        name: save_state(family, family.example(), folder / name)
+        for name, family in families().items()
+    }
 
 
 @pytest.fixture(scope="session")

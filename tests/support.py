@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from galatea_exporter.family import Family
 
 ROOT = Path(__file__).parents[1]
 
 # Checkpoints in upstream formats with expected outputs; they are not part of the repository.
 GOLDEN = Path(os.environ.get("GALATEA_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+
+def save_state(family: Family, state: Mapping[str, Tensor], folder: Path) -> Path:
+    """A checkpoint of the family: a file in its first container, or a folder with its files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not family.files:
+        path = folder / "model.pt"
+        torch.save({family.containers[0]: dict(state)} if family.containers else dict(state), path)
+        return path
+    for name in family.files:
+        stem = Path(name).stem + "."
+        part = {key.removeprefix(stem): v for key, v in state.items() if key.startswith(stem)}
+        torch.save(part, folder / name)
+    return folder
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

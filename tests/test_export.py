@@ -127,7 +127,7 @@ def test_an_export_out_of_tolerance_is_refused_and_nothing_is_written(
     weights = state["main.12.weight"].clone()
     weights[0, 0, 0, 0] = float("nan")
     torch.save({"generator": {**state, "main.12.weight": weights}}, tmp_path / "nan.pt")
-    with pytest.raises(ExportError, match=r"'synthesis', floats, batch 1: max abs .* is inf"):
+    with pytest.raises(ExportError, match=r"'synthesis', image, batch 1: max abs .* is inf"):
         export("dcgan_mammo", tmp_path / "nan.pt", name="nan", repository=tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from galatea_exporter.graph import export_stage, serialise
 from galatea_exporter.noise import noise_v1, quantiles, threefry2x32
-from galatea_exporter.stages import Noise, Stage, TensorSpec
+from galatea_exporter.noise_graph import Noise
+from galatea_exporter.stages import Stage, TensorSpec
 from galatea_server.server import EmbeddedServer
 
 SEEDS = np.array([0, 1, 7, 2**32 - 1, 2**40 + 7, 2**62, 2**63 - 1, -1, -(2**63)], np.int64)

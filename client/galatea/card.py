@@ -14,7 +14,16 @@ from typing import Any, Literal, TypeVar
 
 from galatea.errors import InvalidInput
 
-__all__ = ["CARD_PARAMETER", "Input", "Metric", "ModelCard", "Output", "Parity", "ValueRange"]
+__all__ = [
+    "CARD_PARAMETER",
+    "Input",
+    "Metric",
+    "ModelCard",
+    "Output",
+    "Parity",
+    "Preparation",
+    "ValueRange",
+]
 
 CARD_PARAMETER = "galatea"
 SCHEMA = 1
@@ -26,24 +35,56 @@ Task = Literal["unconditional", "class-conditional", "image-to-image", "text-to-
 
 @dataclass(frozen=True)
 class Input:
-    """One input of the public model; always one value per sample (``[1]``).
+    """One input of the public model: one value per sample (``[1]``), or the picture ``source``.
 
     A class label has ``labels``, the names of the values 0, 1, …; other conditions have a range.
-    ``default`` None means that the caller or the client must choose.
+    ``default`` None means that the caller must choose, or, where there are both a ``minimum`` and a
+    ``maximum``, that the client may draw a value from them by the seed. A source has the ``shape``
+    [H, W, C] without the batch, -1 for a free axis, and ``channels``, what each channel means.
     """
 
     name: str
-    dtype: Literal["INT64", "INT32", "FP32", "BYTES"]
+    dtype: Literal["INT64", "INT32", "FP32", "UINT8", "BYTES"]
     description: str = ""
     labels: tuple[str, ...] = ()
     default: int | float | str | None = None
     minimum: int | float | None = None
     maximum: int | float | None = None
+    shape: tuple[int, ...] = (1,)
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to a picture before it is sent as ``source``, in this order; upstream's way.
+
+    The client does it; callers in other languages do the same.
+
+    Attributes:
+        scale: "levels" sends 8-bit levels 0 … 255 as uint8; "minmax" sends float32 and maps each
+            picture's smallest value to 0 and its largest to 1, "minmax-after" does so after
+            resizing.
+        size: (height, width) to resize to; () keeps the picture's own.
+        fit: "stretch" to exactly that size, or "inside" it, keeping the aspect ratio.
+        resample: the filter of the resizing.
+        multiple: then height and width are cropped to a multiple of this; the top left stays.
+        minimum: smaller sides than this are refused.
+    """
+
+    scale: Literal["levels", "minmax", "minmax-after"] = "levels"
+    size: tuple[int, ...] = ()
+    fit: Literal["stretch", "inside"] = "stretch"
+    resample: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    multiple: int = 1
+    minimum: int = 1
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output: `shape` is [H, W, C] without the batch, `channels` what each channel means."""
+    """One output: `shape` is [H, W, C] without the batch, `channels` what each channel means.
+
+    A size of -1 is that of the source.
+    """
 
     name: str
     dtype: Literal["UINT8", "UINT16", "FP32"]
@@ -53,7 +94,10 @@ class Output:
 
 @dataclass(frozen=True)
 class ValueRange:
-    """How the network's floats become uint8: [low, high] → [0, 255], clamped."""
+    """How the network's floats become uint8: [low, high] → [0, 255], clamped.
+
+    Where the image is float32: low → 0, high → 1, not clamped and not rounded.
+    """
 
     low: float
     high: float
@@ -92,7 +136,11 @@ class Parity:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything a user or a client needs to know about one version of a served generator."""
+    """Everything a user or a client needs to know about one version of a served generator.
+
+    ``generates`` and ``tags`` are words that a search finds; ``year`` is that of publication, and
+    ``catalogue_id`` the entry of the catalogue that the model was imported by.
+    """
 
     name: str
     version: int
@@ -104,6 +152,10 @@ class ModelCard:
     description: str = ""
     modality: str = ""
     organ: str = ""
+    generates: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    year: int | None = None
+    catalogue_id: str = ""
     training_dataset: str = ""
     licence: str = ""
     doi: str = ""
@@ -112,6 +164,7 @@ class ModelCard:
     checkpoint_sha256: str = ""
     configuration: dict[str, Any] = field(default_factory=dict)
     value_range: ValueRange | None = None
+    preparation: Preparation | None = None
     noise: str = ""
     metrics: tuple[Metric, ...] = ()
     parity: Parity | None = None
@@ -128,6 +181,11 @@ class ModelCard:
     def mask(self) -> Output | None:
         """The output ``mask``, where the generator makes one."""
         return next((output for output in self.outputs if output.name == "mask"), None)
+
+    @property
+    def source_picture(self) -> Input | None:
+        """The input ``source``, where the model translates pictures."""
+        return next((entry for entry in self.inputs if entry.name == "source"), None)
 
     @property
     def label(self) -> Input | None:

@@ -1,7 +1,7 @@
 """Reading checkpoints without ever executing what is in them.
 
-Read are PyTorch's zip and pre-1.6 formats, through ``torch.load(weights_only=True)``, and
-safetensors.
+Read are safetensors and PyTorch's zip and pre-1.6 formats, by ``torch.load(weights_only=True)`` or,
+for families whose upstream pickles whole modules, by :mod:`galatea_exporter.pickles`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from galatea.errors import ExportError
+from galatea_exporter.pickles import PickledModule, read_pickled
 
 State = Mapping[str, Tensor]
 
@@ -29,7 +31,13 @@ SHOWN = 6  # names listed in an error before "and n more"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file as read: nested containers of tensors, numbers and strings."""
+    """A checkpoint as read: nested containers of tensors, numbers and strings.
+
+    Attributes:
+        path: the file, or the folder of several.
+        sha256: of the file; of a folder, that of the lines ``<sha256>  <name>`` of its files.
+        content: what the file holds; of a folder, what each file holds by its name without ending.
+    """
 
     path: Path
     sha256: str
@@ -62,39 +70,77 @@ class Checkpoint:
                 f"{self.path}: holds a {type(content).__name__}, not a state dict of tensors",
                 "save the generator with torch.save(generator.state_dict(), path)",
             )
-        return {str(key).removeprefix("module."): value for key, value in content.items()}, beside
+        return {key.removeprefix("module."): value for key, value in _tensors(content)}, beside
+
+    def flat(self) -> dict[str, Tensor]:
+        """Every tensor and number of all files, its name the way to it: ``file.key.0.weight``."""
+        return dict(_tensors(self.content))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint file; nothing in it is executed.
+def read_checkpoint(
+    path: Path, files: Sequence[str] = (), modules: tuple[str, ...] = ()
+) -> Checkpoint:
+    """Reads a checkpoint; nothing in it is executed.
+
+    Args:
+        path: the file, or the folder that holds `files`.
+        files: names of the files of a checkpoint that has several; one of them may be named in
+            place of the folder.
+        modules: patterns of the classes whose pickled instances are read as their tensors.
 
     Raises:
         ExportError: missing, truncated, of an unknown format, or a pickle that asks for code.
     """
+    if not files:
+        return Checkpoint(path, _sha256(path), _read(path, modules))
+    folder = path.parent if path.name in files and not path.is_dir() else path
+    digests = {name: _sha256(folder / name) for name in files}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    content = {Path(name).stem: _read(folder / name, modules) for name in files}
+    return Checkpoint(folder, hashlib.sha256(lines.encode()).hexdigest(), content)
+
+
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            start = file.read(16)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ExportError(
             f"{path}: {error.strerror or error}", "check the path of the checkpoint"
         ) from error
-    is_safetensors = start[8:9] == b"{" and path.suffix == ".safetensors"
+
+
+def _read(path: Path, modules: tuple[str, ...]) -> Any:
     try:
+        with path.open("rb") as file:
+            start = file.read(16)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch speaks of its own storage classes here
-            content = (
-                load_file(path)
-                if is_safetensors
-                else torch.load(path, map_location="cpu", weights_only=True)
-            )
+            if start[8:9] == b"{" and path.suffix == ".safetensors":
+                return load_file(path)
+            if start.startswith(b"PK"):
+                _check_claims(path)
+            if modules:
+                return read_pickled(path, modules)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (
-        pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError,
-        AttributeError, IndexError, TypeError, OSError, UnicodeDecodeError,
+        pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError,
+        AttributeError, TypeError, OSError, MemoryError, RecursionError, OverflowError,
+        ImportError, AssertionError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise _refusal(path, error) from error
-    return Checkpoint(path, digest, content)
+
+
+def _check_claims(path: Path) -> None:
+    """PyTorch's zip files are not compressed: what they claim to hold is what they are long.
+
+    Raises:
+        ValueError: the file claims more than it has.
+    """
+    with zipfile.ZipFile(path) as archive:
+        claimed, there = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if claimed > there:
+        raise ValueError(f"claims {claimed} bytes of content and has {there}")
 
 
 def _refusal(path: Path, error: Exception) -> ExportError:
@@ -152,8 +198,26 @@ def _names(what: str, names: Sequence[str]) -> list[str]:
 
 
 def _is_state(value: Any) -> bool:
+    if isinstance(value, PickledModule):
+        return True
     return (
         isinstance(value, Mapping)
         and len(value) > 0
         and all(isinstance(entry, Tensor) for entry in value.values())
     )
+
+
+def _tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of everything in nested containers that is a tensor or a number."""
+    if isinstance(value, PickledModule):
+        yield from value.state_dict(prefix)
+    elif isinstance(value, Mapping | list | tuple):
+        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, entry in entries:
+            yield from _tensors(entry, f"{prefix}{key}" + ("" if _is_leaf(entry) else "."))
+    elif _is_leaf(value):
+        yield prefix, torch.as_tensor(value)
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, Tensor | int | float)

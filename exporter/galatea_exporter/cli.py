@@ -49,7 +49,7 @@ def families() -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A family option.")
 @click.option("--card", type=click.Path(path_type=Path), help="TOML file with what the card says.")
 @click.option("--version", "number", type=int, help="Version to release; default the next one.")
-@click.option("--max-batch", type=int, default=32, show_default=True, help="Largest batch.")
+@click.option("--max-batch", type=int, help="Largest batch; default the family's.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @json_option
 def export(
@@ -60,11 +60,12 @@ def export(
     settings: tuple[str, ...],
     card: Path | None,
     number: int | None,
-    max_batch: int,
+    max_batch: int | None,
     dry_run: bool,
 ) -> None:
     """Export CHECKPOINT of FAMILY as ONNX into a Triton model repository.
 
+    CHECKPOINT is a file, or the folder with the files of a family that has several.
     Nothing in the checkpoint is executed. PyTorch and ONNX Runtime are compared first; beyond the
     tolerance nothing is written.
     """

@@ -29,9 +29,8 @@ from galatea_exporter.triton_config import (
     to_text,
 )
 
-__all__ = ["MAX_BATCH", "Exported", "Facts", "export"]
+__all__ = ["Exported", "Facts", "export"]
 
-MAX_BATCH = 32
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")  # a dot separates the public name from a stage
 
 Progress = Callable[[str], None]
@@ -48,6 +47,10 @@ class Facts:
     description: str = ""
     modality: str = ""
     organ: str = ""
+    generates: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    year: int | None = None
+    catalogue_id: str = ""
     training_dataset: str = ""
     licence: str = ""
     doi: str = ""
@@ -98,7 +101,7 @@ def export(
     facts: Facts | None = None,
     settings: Mapping[str, str] | None = None,
     version: int | None = None,
-    max_batch: int = MAX_BATCH,
+    max_batch: int | None = None,
     dry_run: bool = False,
     progress: Progress = lambda step: None,
 ) -> Exported:
@@ -106,13 +109,13 @@ def export(
 
     Args:
         family: name or alias of a family.
-        checkpoint: the file; nothing in it is executed.
+        checkpoint: the file, or the folder of a family with several; nothing in it is executed.
         name: public name of the model in Triton.
         repository: folder of the model repository, made if it is not there.
         facts: what the card says beyond the checkpoint.
         settings: family options as texts; they win over those in `facts`.
         version: default is the next one, or the newest where it holds the very same bytes.
-        max_batch: largest batch of a request.
+        max_batch: largest batch of a request; default is the generator's.
         dry_run: do everything but write.
         progress: called with a sentence at each step.
 
@@ -125,10 +128,13 @@ def export(
     _check_arguments(name, version, max_batch)
     facts = facts or Facts()
     chosen = find_family(family)
-    options = parse_options(chosen.options, {**_texts(facts.options), **(settings or {})})
+    given = {**_texts(facts.options), **(settings or {})}
+    parse_options(chosen.options, given)  # a mistake is told before a long read
     progress(f"reading {checkpoint}")
-    source = read_checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint, chosen.files, chosen.modules)
+    options = parse_options(chosen.options, {**_texts(chosen.arguments(source)), **given})
     generator = chosen.load(source, options)
+    max_batch = max_batch or generator.max_batch
     graphs, parity = _graphs(generator, max_batch, progress)
     card = _card(name, chosen, options, facts, source, generator, graphs, parity)
     # Exporting the same thing again is no new version: the newest one is tried first.
@@ -146,7 +152,7 @@ def export(
     return Exported(release, card, generator.ignored, written)
 
 
-def _check_arguments(name: str, version: int | None, max_batch: int) -> None:
+def _check_arguments(name: str, version: int | None, max_batch: int | None) -> None:
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} is no model name",
@@ -154,7 +160,7 @@ def _check_arguments(name: str, version: int | None, max_batch: int) -> None:
         )
     if version is not None and version < 1:
         raise InvalidInput(f"version {version} is no version", "versions start at 1")
-    if max_batch < 1:
+    if max_batch is not None and max_batch < 1:
         raise InvalidInput(f"a batch of {max_batch} is no batch", "give 1 or more")
 
 
@@ -205,7 +211,8 @@ def _card(
         outputs=generator.outputs,
         configuration=asdict(options),
         value_range=generator.value_range,
-        noise="v1",
+        preparation=generator.preparation,
+        noise="v1" if any(entry.name == "seed" for entry in generator.inputs) else "",
         checkpoint_sha256=source.sha256,
         parity=parity,
         graphs={stage: digest(graph) for stage, graph in graphs.items()},
@@ -217,8 +224,12 @@ def _card(
 def _files(
     card: ModelCard, stages: tuple[Stage, ...], graphs: Mapping[str, bytes], max_batch: int
 ) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """Path below the repository → content, and the names of the Triton models."""
-    named = [(f"{card.name}.{stage.name}", stage) for stage in stages]
+    """Path below the repository → content, and the names of the Triton models.
+
+    Several stages are joined by an ensemble with the public name; a single one has it itself.
+    """
+    alone = len(stages) == 1
+    named = [(card.name if alone else f"{card.name}.{stage.name}", stage) for stage in stages]
     files: dict[str, bytes] = {}
     for model, stage in named:
         folder = f"{model}/{card.version}"
@@ -229,11 +240,14 @@ def _files(
                     model, stage,
                     version=card.version, max_batch=max_batch, variant=variant,
                     graph_sha256=card.graphs[stage.name],
+                    card=card if alone else None,
                 )
             )  # fmt: skip
             files[f"{folder}/configs/{variant}.pbtxt"] = text
             if variant == DEFAULT_VARIANT:
                 files[f"{folder}/config.pbtxt"] = text
+    if alone:
+        return files, (card.name,)
     config = to_text(ensemble_config(card, named, max_batch))
     files[f"{card.name}/{card.version}/config.pbtxt"] = config
     return files, (*[model for model, _ in named], card.name)
@@ -242,6 +256,6 @@ def _files(
 def _texts(options: Mapping[str, Any]) -> dict[str, str]:
     """Options of ``card.toml`` as the texts that ``--set`` takes."""
     return {
-        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        key: ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         for key, value in options.items()
     }

@@ -11,6 +11,7 @@ import pkgutil
 import types
 import typing
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from galatea.card import ValueRange
 from galatea.errors import ExportError, InvalidInput
 from galatea_exporter.checkpoint import Checkpoint, State, listed
-from galatea_exporter.stages import Pixels, StagedGenerator
+from galatea_exporter.pixels import Pixels
+from galatea_exporter.stages import StagedGenerator
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Options:
     Attributes:
         low, high: the network's outputs that become 0 and 255.
         rounding: how levels become integers.
+        pixel_type: uint8 levels, or float32 intensities from 0 (`low`) to 1 (`high`), not clamped;
+            auto takes levels for images of 1 or 3 channels.
         mask_channel: the output channel that is a segmentation mask.
         mask_threshold: above it the mask is 255, in units of the network's output.
         labels: names of the classes 0, 1, …
@@ -44,6 +48,7 @@ class Options:
     low: float = -1.0
     high: float = 1.0
     rounding: Literal["truncate", "nearest"] = "truncate"
+    pixel_type: Literal["auto", "uint8", "float32"] = "auto"
     mask_channel: int | None = None
     mask_threshold: float = 0.0
     labels: tuple[str, ...] = ()
@@ -65,7 +70,9 @@ class Options:
                 f"choose 0 … {channels - 1}",
             )
         rule = ValueRange(self.low, self.high, self.rounding)
-        return Pixels(rule, self.mask_channel, self.mask_threshold)
+        image = channels - (self.mask_channel is not None)
+        levels = image in (1, 3) if self.pixel_type == "auto" else self.pixel_type == "uint8"
+        return Pixels(rule, levels, self.mask_channel, self.mask_threshold)
 
     def channel_names(self, channels: int) -> tuple[str, ...]:
         """The meanings given, or those of grey and RGB images.
@@ -96,6 +103,8 @@ class Family(ABC):
     source: ClassVar[str]  # paper and repository
     aliases: ClassVar[tuple[str, ...]] = ()  # other names of the same layout
     containers: ClassVar[tuple[str, ...]] = ()  # keys under which its state dict may lie
+    files: ClassVar[tuple[str, ...]] = ()  # of a checkpoint that is a folder; names join the keys
+    modules: ClassVar[tuple[str, ...]] = ()  # patterns of classes that upstream pickles whole
     options: ClassVar[type[Options]] = Options
 
     @abstractmethod
@@ -115,23 +124,45 @@ class Family(ABC):
     def example(self) -> dict[str, Tensor]:
         """A small state dict with random weights, as upstream would save it."""
 
+    def arguments(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Options that the checkpoint itself tells, as plain values; what a user sets wins."""
+        return {}
+
+    def state(
+        self, checkpoint: Checkpoint, options: Any
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """The generator's tensors, and the names of what the file holds beside them."""
+        return (checkpoint.flat(), ()) if self.files else checkpoint.state(self.containers)
+
     def load(self, checkpoint: Checkpoint, options: Options) -> StagedGenerator:
         """The generator of a checkpoint.
 
         Raises:
             ExportError: the file is of another family, or does not fit strictly.
         """
-        state, beside = checkpoint.state(self.containers)
+        try:
+            state, beside = self.state(checkpoint, options)
+        except ExportError as error:
+            raise ExportError(error.problem, _look_elsewhere(checkpoint, error.remedy)) from error
         if not self.recognises(state):
-            fitting = [other.name for other in families().values() if other.recognises(state)]
             raise ExportError(
                 f"{checkpoint.path}: not a checkpoint of the family {self.name}; "
                 f"it holds {listed(state)}",
-                f"it looks like: {', '.join(fitting)}" if fitting else "see: galatea families",
+                _look_elsewhere(checkpoint, "see: galatea families"),
             )
         generator = self.build(state, options, checkpoint.path)
         ignored = (*[f"{key}: not the generator" for key in beside], *generator.ignored)
         return replace(generator, ignored=ignored)
+
+
+def _look_elsewhere(checkpoint: Checkpoint, otherwise: str) -> str:
+    """Which families a checkpoint looks like, as a next step."""
+    fitting = []
+    for family in families().values():
+        with suppress(ExportError):
+            state, _ = family.state(checkpoint, family.options())
+            fitting += [family.name] if family.recognises(state) else []
+    return f"it looks like: {', '.join(fitting)}" if fitting else otherwise
 
 
 F = TypeVar("F", bound=type[Family])

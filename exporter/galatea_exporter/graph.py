@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from galatea.errors import ExportError
-from galatea_exporter.stages import Stage, TensorSpec
+from galatea_exporter.stages import Axis, Stage, TensorSpec
 
 # NVIDIA's 24.10 build has ONNX Runtime 1.19, which refuses IR > 10 and opset > 21.
 OPSET = 20
@@ -48,7 +48,9 @@ def export_stage(stage: Stage) -> Any:
                 opset_version=OPSET,
                 input_names=[spec.name for spec in stage.inputs],
                 output_names=[spec.name for spec in (*stage.outputs, *stage.probes)],
-                dynamic_shapes={"inputs": tuple({0: batch} for _ in example)},
+                dynamic_shapes={
+                    "inputs": tuple({0: batch, **_free_axes(spec)} for spec in stage.inputs)
+                },
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -66,13 +68,25 @@ def export_stage(stage: Stage) -> Any:
 
 
 def without_probes(model: Any, stage: Stage) -> Any:
-    """A copy of the graph with the stage's outputs alone, as it is released."""
+    """A copy of the graph as it is released: the stage's outputs, and what they need, alone."""
     released = onnx.ModelProto.FromString(model.SerializeToString())
-    wanted = {spec.name for spec in stage.outputs}
-    kept = [output for output in released.graph.output if output.name in wanted]
-    del released.graph.output[:]
-    released.graph.output.extend(kept)
+    graph = released.graph
+    needed = {spec.name for spec in stage.outputs}
+    for field, names in ((graph.output, _name), (graph.node, _results), (graph.initializer, _name)):
+        for i in reversed(range(len(field))):
+            if needed.isdisjoint(names(field[i])):
+                del field[i]
+            elif names is _results:
+                needed.update(field[i].input)
     return released
+
+
+def _name(value: Any) -> list[str]:
+    return [value.name]
+
+
+def _results(node: Any) -> list[str]:
+    return list(node.output)
 
 
 def serialise(model: Any) -> bytes:
@@ -87,19 +101,34 @@ def digest(data: bytes) -> str:
 
 
 def example_inputs(stage: Stage, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Inputs of the right shape: normal floats, and integers that every class input accepts."""
+    """Inputs that the stage accepts: random within the bounds of each, free axes small."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(_example(spec, batch, generator) for spec in stage.inputs)
+    return tuple(_example(spec, batch, generator, seed % 2) for spec in stage.inputs)
 
 
-def _example(spec: TensorSpec, batch: int, generator: torch.Generator) -> Tensor:
-    shape = (batch, *spec.shape)
-    if spec.dtype == "int64":
-        high = 2**31 if spec.name == "seed" else 2
-        return torch.randint(0, high, shape, generator=generator)
-    if spec.dtype == "uint8":
-        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return torch.randn(shape, generator=generator)
+def _example(spec: TensorSpec, batch: int, generator: torch.Generator, larger: int) -> Tensor:
+    # Two axes of different lengths, or the exporter would take them for one.
+    sizes = [
+        size.example(larger + (size.name == "width")) if isinstance(size, Axis) else size
+        for size in spec.shape
+    ]
+    shape = (batch, *sizes)
+    if spec.dtype == "float32" and spec.example is None:
+        return torch.randn(shape, generator=generator)
+    low, high = spec.example or (0, 255)
+    if spec.dtype == "float32":
+        return low + (high - low) * torch.rand(shape, generator=generator)
+    dtype = TORCH_DTYPE[spec.dtype]
+    return torch.randint(int(low), int(high) + 1, shape, generator=generator, dtype=dtype)
+
+
+def _free_axes(spec: TensorSpec) -> dict[int, Any]:
+    return {
+        i + 1: axis.multiple * torch.export.Dim(axis.name)
+        if axis.multiple > 1
+        else torch.export.Dim(axis.name)
+        for i, axis in spec.axes.items()
+    }
 
 
 class _Positional(nn.Module):
@@ -125,7 +154,9 @@ def _strip(model: Any) -> None:
         entry.doc_string = ""
         del entry.metadata_props[:]
     for tensor in (*graph.input, *graph.output):
-        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+        for i, dim in enumerate(tensor.type.tensor_type.shape.dim):
+            if i == 0 or not dim.HasField("dim_value"):
+                dim.dim_param = "batch" if i == 0 else f"axis {i}"
 
 
 def _check(model: Any, stage: Stage) -> None:
@@ -147,8 +178,10 @@ def _check(model: Any, stage: Stage) -> None:
     for spec in (*stage.inputs, *stage.outputs, *stage.probes):
         value = given.get(spec.name)
         dims = value.type.tensor_type.shape.dim[1:] if value is not None else []
-        if value is None or tuple(dim.dim_value for dim in dims) != spec.shape:
+        sizes = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+        if value is None or sizes != spec.dims:
             raise ExportError(
-                f"stage {stage.name!r}: {spec.name} is not {['batch', *spec.shape]} in the graph",
+                f"stage {stage.name!r}: {spec.name} is not {['batch', *spec.dims]} in the graph, "
+                f"but {['batch', *sizes] if value is not None else 'missing'}",
                 "this is a fault of the family's declaration; please report it",
             )

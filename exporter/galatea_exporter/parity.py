@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from galatea.errors import ExportError
 from galatea_exporter.graph import example_inputs
 from galatea_exporter.noise import noise_v1
-from galatea_exporter.stages import Noise, Stage
+from galatea_exporter.noise_graph import Noise
+from galatea_exporter.stages import Stage
 
 MAX_LEVELS = 1  # uint8 levels
 MAX_SHARE = 1e-3  # of uint8 values that may differ
@@ -68,7 +69,7 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
             worst = worst.worst(difference)
             _judge(difference, tolerance, f"stage {stage.name!r}, {spec.name}, batch {batch}")
         if isinstance(stage.module, Noise):
-            _judge_noise(stage.module, feed["seed"], actual[0])
+            _judge_noise(stage.module, feed["seed"], actual)
     return worst
 
 
@@ -103,10 +104,13 @@ def _judge(difference: Difference, tolerance: float, where: str) -> None:
             )
 
 
-def _judge_noise(noise: Noise, seeds: NDArray[np.int64], got: NDArray[np.float32]) -> None:
-    reference = noise_v1(seeds[:, 0], noise.size, noise.stream)
-    if reference.tobytes() != got.tobytes():
-        raise ExportError(
-            "the noise stage does not give the bits of noise v1",
-            "install the versions of torch, onnxscript and onnxruntime that galatea[export] names",
-        )
+def _judge_noise(
+    noise: Noise, seeds: NDArray[np.int64], outputs: Sequence[NDArray[np.float32]]
+) -> None:
+    for (stream, size), got in zip(noise.sizes.items(), outputs, strict=True):
+        if noise_v1(seeds[:, 0], size, stream).tobytes() != got.tobytes():
+            raise ExportError(
+                "the noise stage does not give the bits of noise v1",
+                "install the versions of torch, onnxscript and onnxruntime that galatea[export] "
+                "names",
+            )

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from galatea.card import CARD_PARAMETER, Input, ModelCard
-from galatea_exporter.stages import Stage, TensorSpec
+from galatea_exporter.stages import Axis, Stage, TensorSpec
 
 VARIANTS = ("cpu", "cuda", "tensorrt", "tensorrt-fp16")
 DEFAULT_VARIANT = "cpu"
@@ -32,7 +32,14 @@ _CARD_TYPE = {
 
 
 def stage_config(
-    model: str, stage: Stage, *, version: int, max_batch: int, variant: str, graph_sha256: str
+    model: str,
+    stage: Stage,
+    *,
+    version: int,
+    max_batch: int,
+    variant: str,
+    graph_sha256: str,
+    card: ModelCard | None = None,
 ) -> Any:
     """The configuration of one stage in one variant.
 
@@ -42,6 +49,7 @@ def stage_config(
         max_batch: largest batch of one request and of one run.
         variant: one of :data:`VARIANTS`; stages that are not accelerated stay on the CPU.
         graph_sha256: digest of the ONNX file, weights included.
+        card: of the model whose only stage this is.
 
     Returns:
         ModelConfig protobuf.
@@ -52,18 +60,23 @@ def stage_config(
         default_model_filename="model.onnx",
         max_batch_size=max_batch,
         input=[
-            pb.ModelInput(name=spec.name, data_type=_TYPE[spec.dtype], dims=spec.shape)
+            pb.ModelInput(name=spec.name, data_type=_TYPE[spec.dtype], dims=spec.dims)
             for spec in stage.inputs
         ],
         output=[
-            pb.ModelOutput(name=spec.name, data_type=_TYPE[spec.dtype], dims=spec.shape)
+            pb.ModelOutput(name=spec.name, data_type=_TYPE[spec.dtype], dims=spec.dims)
             for spec in stage.outputs
         ],
     )
     config.version_policy.specific.versions.append(version)
     config.dynamic_batching.SetInParent()
-    config.model_warmup.extend(_warmup(stage.inputs, batch) for batch in (1, max_batch))
+    # A graph with free axes has no size to warm up for but the smallest.
+    free = any(spec.axes for spec in stage.inputs)
+    warm = (1,) if free else (1, max_batch)
+    config.model_warmup.extend(_warmup(stage.inputs, batch) for batch in sorted(set(warm)))
     on_gpu = stage.accelerated and variant != "cpu"
+    if card is not None:
+        config.parameters[CARD_PARAMETER].string_value = card.to_json()
     group = config.instance_group.add(count=1)
     group.kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
     if not stage.accelerated:
@@ -116,7 +129,7 @@ def to_text(config: Any) -> bytes:
 
 
 def _public_input(entry: Input) -> Any:
-    return pb.ModelInput(name=entry.name, data_type=_CARD_TYPE[entry.dtype], dims=[1])
+    return pb.ModelInput(name=entry.name, data_type=_CARD_TYPE[entry.dtype], dims=list(entry.shape))
 
 
 def _warmup(inputs: Sequence[TensorSpec], batch: int) -> Any:
@@ -124,7 +137,9 @@ def _warmup(inputs: Sequence[TensorSpec], batch: int) -> Any:
     for spec in inputs:
         entry = warmup.inputs[spec.name]
         entry.data_type = _TYPE[spec.dtype]
-        entry.dims.extend(spec.shape)
+        entry.dims.extend(
+            size.example(0) if isinstance(size, Axis) else size for size in spec.shape
+        )
         entry.zero_data = True
     return warmup
 
@@ -141,9 +156,14 @@ def _accelerate(
     key = f"{config.name}-{version}-{graph_sha256[:16]}"
     cache = f"{ENGINE_CACHE}/{key}"
 
-    def shapes(batch: int) -> str:
+    def shapes(batch: int, smallest: bool = False) -> str:
+        def length(size: int | Axis) -> int:
+            if not isinstance(size, Axis):
+                return size
+            return size.example(0) if smallest else size.nominal
+
         return ",".join(
-            f"{spec.name}:{'x'.join(str(size) for size in (batch, *spec.shape))}"
+            f"{spec.name}:{'x'.join(str(size) for size in (batch, *map(length, spec.shape)))}"
             for spec in stage.inputs
         )
 
@@ -158,7 +178,7 @@ def _accelerate(
         "trt_engine_cache_prefix": f"{key}-{variant}",
         "trt_timing_cache_enable": "true",
         "trt_timing_cache_path": cache,
-        "trt_profile_min_shapes": shapes(1),
+        "trt_profile_min_shapes": shapes(1, smallest=True),
         "trt_profile_opt_shapes": shapes(max_batch),
         "trt_profile_max_shapes": shapes(max_batch),
     }

@@ -13,9 +13,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from galatea_exporter.assembly import from_latent
 from galatea_exporter.checkpoint import State, load_strictly
 from galatea_exporter.family import Family, Options, random_weights, register
-from galatea_exporter.stages import StagedGenerator, from_latent
+from galatea_exporter.stages import StagedGenerator
 
 MULTIPLIERS = (10, 8, 4, 2, 1)  # of ngf, from 4 × 4 to 64 × 64 pixels
 IMAGE_SIZE = 128

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from galatea.card import Input
 from galatea.errors import ExportError, InvalidInput
+from galatea_exporter.assembly import from_latent
 from galatea_exporter.checkpoint import State, listed, load_strictly
 from galatea_exporter.family import Family, Options, random_weights, register
-from galatea_exporter.stages import StagedGenerator, from_latent
+from galatea_exporter.stages import StagedGenerator
 
 IMAGE_SIZE = {5: 64, 6: 128, 7: 224}  # by the number of transposed convolutions
 

@@ -1,0 +1,106 @@
+"""From a network's floats to the image and the mask that are served, inside the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from galatea.card import Output, ValueRange
+from galatea_exporter.stages import Axis, TensorSpec
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How the channels that a network makes become what is served.
+
+    Attributes:
+        value_range: floats → uint8, or → [0, 1] where the image is float32.
+        levels: uint8 levels; otherwise float32 intensities, low → 0 and high → 1, not clamped.
+        mask_channel: the channel that is a segmentation mask; it leaves the image.
+        mask_threshold: in units of the network's output; above it the mask is 255, else 0.
+    """
+
+    value_range: ValueRange
+    levels: bool = True
+    mask_channel: int | None = None
+    mask_threshold: float = 0.0
+
+    def outputs(
+        self, channels: tuple[str, ...], size: tuple[int | Axis, int | Axis]
+    ) -> tuple[tuple[Output, ...], tuple[TensorSpec, ...]]:
+        """What the card and the graph say of the outputs.
+
+        Args:
+            channels: what each channel of the network means.
+            size: height and width.
+        """
+        image = [c for c in range(len(channels)) if c != self.mask_channel]
+        meaning = tuple(channels[c] for c in image)
+        specs = [
+            TensorSpec("image", "uint8" if self.levels else "float32", (*size, len(image))),
+        ]
+        dims = specs[0].dims
+        outputs = [Output("image", "UINT8" if self.levels else "FP32", dims, meaning)]
+        if self.mask_channel is not None:
+            specs.append(TensorSpec("mask", "uint8", (*size, 1)))
+            outputs.append(Output("mask", "UINT8", (*dims[:2], 1), (channels[self.mask_channel],)))
+        return tuple(outputs), tuple(specs)
+
+
+class Picture(nn.Module):
+    """A network followed by the conversion of its floats to image and mask.
+
+    ``network(*inputs)`` returns float32 [N, C, H, W], or a tuple of that and further probes.
+    Returns image [N, H, W, C], mask uint8 [N, H, W, 1] where there is one, the network's own
+    floats, and its further probes.
+    """
+
+    def __init__(self, network: nn.Module, channels: int, pixels: Pixels) -> None:
+        super().__init__()
+        self.network, self.pixels = network, pixels
+        self.image_channels = [c for c in range(channels) if c != pixels.mask_channel]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        made = self.network(*inputs)
+        floats, *further = made if isinstance(made, tuple) else (made,)
+        mask_channel, threshold = self.pixels.mask_channel, self.pixels.mask_threshold
+        convert = to_uint8 if self.pixels.levels else to_intensities
+        if mask_channel is None:
+            return convert(floats, self.pixels.value_range), floats, *further
+        image = convert(floats[:, self.image_channels], self.pixels.value_range)
+        inside = floats[:, mask_channel, :, :, None] > threshold
+        return image, (inside.float() * 255).to(torch.uint8), floats, *further
+
+
+class Source(nn.Module):
+    """Scales the picture of a request to the network's range and hands it on, channels first.
+
+    A source is uint8 [N, H, W, C] with levels 0 … 255, or float32 [N, H, W, C] from 0 to 1; `low`
+    and `high` are what the network takes for the two ends.
+    """
+
+    def __init__(self, network: nn.Module, low: float, high: float, *, levels: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.low, self.scale = low, (high - low) / (255 if levels else 1)
+
+    def forward(self, source: Tensor, *conditions: Tensor) -> Tensor | tuple[Tensor, ...]:
+        floats = source.float().permute(0, 3, 1, 2) * self.scale + self.low
+        made: Tensor | tuple[Tensor, ...] = self.network(floats, *conditions)
+        return made
+
+
+def to_uint8(floats: Tensor, rule: ValueRange) -> Tensor:
+    """float32 [N, C, H, W] → uint8 [N, H, W, C] by the card's rule, channels last."""
+    levels = (floats - rule.low) / (rule.high - rule.low) * 255
+    if rule.rounding == "nearest":
+        levels = levels.round()
+    # TensorRT takes uint8 for a graph's inputs and outputs alone, so the cast is the last step.
+    return levels.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def to_intensities(floats: Tensor, rule: ValueRange) -> Tensor:
+    """float32 [N, C, H, W] → float32 [N, H, W, C]: low → 0, high → 1, not clamped."""
+    return ((floats - rule.low) / (rule.high - rule.low)).permute(0, 2, 3, 1)
