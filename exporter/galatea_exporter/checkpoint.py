@@ -145,7 +145,7 @@ def _check_claims(path: Path) -> None:
 
 def _refusal(path: Path, error: Exception) -> ExportError:
     """Why torch refused: code in the pickle, or a damaged file."""
-    asked = re.search(r"(?:GLOBAL|Unsupported class|Unsupported operand) (\S+)", str(error))
+    asked = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and asked:
         return ExportError(
             f"{path}: the pickle asks for {asked[1]}, which is code, and nothing was executed",
