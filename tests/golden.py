@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galatea_exporter.checkpoint import read_checkpoint
-from galatea_exporter.family import Family, families, find_family, parse_options
+from galatea_exporter.family import Family, Options, families, find_family, parse_options
 from galatea_exporter.graph import export_stage, serialise
 from galatea_exporter.stages import Stage, StagedGenerator, TensorSpec
 from support import GOLDEN
@@ -139,7 +139,8 @@ def load(case: Case, settings: tuple[tuple[str, str], ...] = ()) -> StagedGenera
     """Our generator with the case's weights and the options that its constructor had."""
     family = case.family
     checkpoint = read_checkpoint(case.checkpoint, family.files, family.modules)
-    known = {entry.name for entry in fields(family.options)}
+    # Names that all families share mean something else in upstream's constructors: "channels".
+    known = {e.name for e in fields(family.options)} - {e.name for e in fields(Options)}
     given = {k: v for k, v in _flat(case.meta["constructor_args"]).items() if k in known}
     told = {k: _text(v) for k, v in {**given, **family.arguments(checkpoint)}.items()}
     return family.load(checkpoint, parse_options(family.options, {**told, **dict(settings)}))

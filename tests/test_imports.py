@@ -10,7 +10,17 @@ import pytest
 from galatea.cli import COMMANDS
 from support import ROOT
 
-HEAVY = ("torch", "onnx", "onnxruntime", "PIL", "rich", "pydicom", "docker", "galatea_exporter")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "PIL",
+    "rich",
+    "pydicom",
+    "nibabel",
+    "docker",
+    "galatea_exporter",
+)
 
 
 def python(code: str) -> str:

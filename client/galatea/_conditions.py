@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from galatea import _draws
 from galatea.card import Input, ModelCard
 from galatea.errors import InvalidInput
 
@@ -40,16 +41,19 @@ def seeds(seed: int | None, n: int | None) -> Values:
     return lambda index: (index + np.int64(start))[:, None]
 
 
-def conditions(card: ModelCard, given: Mapping[str, Any], n: int | None) -> dict[str, Values]:
-    """Values for every input of the model but the seed.
+def conditions(
+    card: ModelCard, given: Mapping[str, Any], n: int | None, seeds: Values
+) -> dict[str, Values]:
+    """Values for every input of the model but the seed and the source.
 
     A condition is one value for all samples, or a sequence with one value for each. A class label
-    may be given by name, and ``"balanced"`` (the default) deals the classes out in turn.
+    may be given by name, and ``"balanced"`` (the default) deals the classes out in turn. Of a
+    condition without a default but with a range, what is not given is drawn by each sample's seed.
 
     Raises:
         InvalidInput: an unknown condition, one that is missing, or a value out of its range.
     """
-    known = {entry.name: entry for entry in card.inputs if entry.name != "seed"}
+    known = {entry.name: entry for entry in _free(card)}
     values = {name: value for name, value in given.items() if value is not None}
     for name in values:
         if name not in known:
@@ -57,10 +61,29 @@ def conditions(card: ModelCard, given: Mapping[str, Any], n: int | None) -> dict
                 f"{card.name} has no condition {name!r}",
                 f"it has: {', '.join(known)}" if known else "it is unconditional",
             )
-    return {name: _values(card, entry, values.get(name), n) for name, entry in known.items()}
+    return {name: _values(card, entry, values.get(name), n, seeds) for name, entry in known.items()}
 
 
-def _values(card: ModelCard, entry: Input, value: Any, n: int | None) -> Values:
+def needs_seed(card: ModelCard, given: Mapping[str, Any]) -> bool:
+    """Whether a seed plays a part: as an input, or to draw a condition that is not given."""
+    return any(entry.name == "seed" for entry in card.inputs) or any(
+        _is_drawn(entry, given.get(entry.name)) for entry in _free(card)
+    )
+
+
+def _free(card: ModelCard) -> list[Input]:
+    """The inputs that a caller chooses by name."""
+    return [entry for entry in card.inputs if entry.name not in ("seed", "source")]
+
+
+def _is_drawn(entry: Input, value: Any) -> bool:
+    missing = value is None and entry.default is None and not entry.labels
+    return missing and entry.minimum is not None and entry.maximum is not None
+
+
+def _values(card: ModelCard, entry: Input, value: Any, n: int | None, seeds: Values) -> Values:
+    if _is_drawn(entry, value):
+        return _draws_of(entry, seeds)
     if value is None:
         value = BALANCED if entry.labels else entry.default
     if value is None:
@@ -72,13 +95,27 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None) -> Values:
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         if n is None or len(value) != n:
             raise InvalidInput(
-                f"{len(value)} values of {entry.name!r} for {n or 'endless'} samples",
+                f"{len(value)} values of {entry.name!r} for {n or 'any number of'} samples",
                 "give one value for all, or one for each sample",
             )
         listed = np.array([_one(card, entry, item) for item in value], dtype)[:, None]
         return lambda index: listed[index]
     single = _one(card, entry, value)
     return lambda index: np.full((len(index), 1), single, dtype)
+
+
+def _draws_of(entry: Input, seeds: Values) -> Values:
+    low, high = entry.minimum, entry.maximum
+    assert low is not None
+    assert high is not None
+
+    def draw(seed: int) -> int | float:
+        if entry.dtype == "FP32":
+            return _draws.real(seed, entry.name, low, high)
+        return _draws.whole(seed, entry.name, int(low), int(high))
+
+    dtype = DTYPE[entry.dtype]
+    return lambda index: np.array([[draw(int(seed))] for seed in seeds(index)[:, 0]], dtype)
 
 
 def _one(card: ModelCard, entry: Input, value: Any) -> int | float:

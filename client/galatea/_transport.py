@@ -29,7 +29,12 @@ CHANNEL = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.primary_user_agent", "galatea"),
 ]
-TRITON_DTYPE = {np.dtype("int64"): "INT64", np.dtype("int32"): "INT32", np.dtype("float32"): "FP32"}
+TRITON_DTYPE = {
+    np.dtype("int64"): "INT64",
+    np.dtype("int32"): "INT32",
+    np.dtype("float32"): "FP32",
+    np.dtype("uint8"): "UINT8",
+}
 
 
 class Transport:

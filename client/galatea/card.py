@@ -62,11 +62,11 @@ class Preparation:
 
     Attributes:
         scale: "levels" sends 8-bit levels 0 … 255 as uint8; "minmax" sends float32 and maps each
-            picture's smallest value to 0 and its largest to 1, "minmax-after" does so after
-            resizing.
+            picture's smallest value to 0 and its largest to 1 (each channel's, where they are
+            other than 1 or 3), "minmax-after" does so after resizing.
         size: (height, width) to resize to; () keeps the picture's own.
         fit: "stretch" to exactly that size, or "inside" it, keeping the aspect ratio.
-        resample: the filter of the resizing.
+        resample: the filter of the resizing, by Pillow's names; "box" is the mean of an area.
         multiple: then height and width are cropped to a multiple of this; the top left stays.
         minimum: smaller sides than this are refused.
     """
@@ -74,7 +74,7 @@ class Preparation:
     scale: Literal["levels", "minmax", "minmax-after"] = "levels"
     size: tuple[int, ...] = ()
     fit: Literal["stretch", "inside"] = "stretch"
-    resample: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    resample: Literal["nearest", "box", "bilinear", "bicubic"] = "bicubic"
     multiple: int = 1
     minimum: int = 1
 

@@ -1,38 +1,35 @@
-"""The client: discovery and sampling."""
+"""The client: discovery, sampling and translation."""
 
 from __future__ import annotations
 
 import difflib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
-from itertools import count
-from numbers import Integral
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from galatea import _conditions
+from galatea import pictures
+from galatea._requests import (
+    Request,
+    Served,
+    in_order,
+    join,
+    prepared,
+    samplings,
+    translations,
+    whole,
+)
 from galatea._transport import Arrays, Transport
 from galatea.card import CARD_PARAMETER, ModelCard
 from galatea.errors import InvalidInput, ModelUnavailable
 from galatea.samples import Samples
+from galatea.search import Query
 
 __all__ = ["DEFAULT_URL", "Client"]
 
 DEFAULT_URL = "localhost:8001"
-WINDOW = 4  # requests of one call that are on their way at once
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model as the server has it: its card and the largest batch of one request."""
-
-    card: ModelCard
-    max_batch: int
 
 
 class Client:
@@ -78,6 +75,32 @@ class Client:
         served = [self._read(name) for name in sorted(ready)]
         return [entry.card for entry in served if entry is not None]
 
+    def search(
+        self,
+        words: str = "",
+        *,
+        modality: str = "",
+        organ: str = "",
+        task: str = "",
+        family: str = "",
+        licence: str = "",
+        size: str = "",
+        rank: str = "",
+    ) -> list[ModelCard]:
+        """Cards of the ready generators that match, in the vocabulary of the catalogue.
+
+        Args:
+            words: every word must begin a word of the card's texts.
+            modality, organ, task, family, licence, size: see :class:`galatea.search.Query`.
+            rank: name of a metric; then the best come first, and those without it last.
+
+        Raises:
+            InvalidInput: no such task, no size, or no card that matches has the metric.
+            ServerUnreachable, DeadlineExceeded, ServerError: see :mod:`galatea.errors`.
+        """
+        query = Query(words, modality, organ, task, family, licence, size)
+        return query.search(self.models(), rank)
+
     def model(self, name: str) -> ModelCard:
         """The card of one generator.
 
@@ -117,11 +140,8 @@ class Client:
                 see :mod:`galatea.errors`.
         """
         served = self._served(name)
-        batches = []
-        for batch in self._batches(served, _whole(n), None, seed, {"label": label, **conditions}):
-            progress(len(batch))
-            batches.append(batch)
-        return _join(batches)
+        requests = samplings(served, whole(n), None, seed, {"label": label, **conditions})
+        return self._all(served, requests, progress)
 
     def stream(
         self,
@@ -145,58 +165,114 @@ class Client:
             As :meth:`sample`.
         """
         served = self._served(name)
-        total = None if n is None else _whole(n)
+        total = None if n is None else whole(n)
         given = {"label": label, **conditions}
-        return self._batches(served, total, batch_size, seed, given)
+        return self._in_order(served, samplings(served, total, batch_size, seed, given))
 
-    def _batches(
+    def translate(
         self,
-        served: Served,
-        n: int | None,
-        batch_size: int | None,
-        seed: int | None,
-        given: Mapping[str, Any],
-    ) -> Iterator[Samples]:
-        card = served.card
-        size = served.max_batch if batch_size is None else _whole(batch_size, "batch_size")
-        if size > served.max_batch:
+        name: str,
+        images: Any,
+        *,
+        seed: int | None = None,
+        progress: Callable[[int], None] = lambda images: None,
+        **conditions: Any,
+    ) -> Samples:
+        """Translates pictures with an image-to-image model.
+
+        Each picture is prepared as the model's card says (:mod:`galatea.preparation`); the result
+        has the prepared ones as ``sources``.
+
+        Args:
+            name: the model.
+            images: an array [n, H, W] or [n, H, W, C]; a file or folder; or an iterable of arrays,
+                Pillow images, paths and :class:`galatea.pictures.Picture`.
+            seed: of the first picture, the next one has ``seed + 1``; for models that are random,
+                or draw conditions that are not given.
+            progress: called with the number of pictures that have newly arrived.
+            conditions: other inputs of the model, as its card names them.
+
+        Raises:
+            InvalidInput: a picture cannot be read or does not suit the model, the prepared pictures
+                are of different sizes, or the seed or a condition is not valid.
+            MachineError: a package that reads this kind of file is not installed.
+            ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
+                see :mod:`galatea.errors`.
+        """
+        served = self._translator(name)
+        sources = list(prepared(pictures.pictures(images), served.card))
+        if not sources:
+            raise InvalidInput("there are no pictures to translate", "give at least one")
+        other = next((s for s in sources if s.pixels.shape != sources[0].pixels.shape), None)
+        if other is not None:
+            sizes = [" × ".join(map(str, s.pixels.shape[:2])) for s in (sources[0], other)]
             raise InvalidInput(
-                f"a batch of {size} is larger than {card.name} takes at once",
-                f"give a batch_size of at most {served.max_batch}",
+                f"{sources[0].name} is {sizes[0]} and {other.name} {sizes[1]} pixels large: "
+                "not one array",
+                "use translate_stream, which yields pictures of one size together",
             )
-        inputs = {
-            "seed": _conditions.seeds(seed, n),
-            **_conditions.conditions(card, given, n),
-        }
+        requests = translations(served, sources, len(sources), None, seed, conditions)
+        return self._all(served, requests, progress)
+
+    def translate_stream(
+        self,
+        name: str,
+        images: Any,
+        *,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        skip: Callable[[str], bool] = lambda picture: False,
+        **conditions: Any,
+    ) -> Iterator[Samples]:
+        """Translates pictures of any sizes and number, in memory that does not grow with them.
+
+        Yields batches in the order of the pictures, each of one size: neighbours of equal size
+        travel together. Arguments are those of :meth:`translate`; besides:
+
+        Args:
+            batch_size: pictures a batch; by default the most that the server takes at once.
+            skip: called with the name of each picture; True leaves it out, which changes nothing
+                for the others.
+
+        Raises:
+            As :meth:`translate`. Pictures before one that cannot be used are yielded first.
+        """
+        served = self._translator(name)
+        n = len(images) if isinstance(images, np.ndarray) else None
+        sources = prepared(pictures.pictures(images), served.card, skip)
+        requests = translations(served, sources, n, batch_size, seed, conditions)
+        return self._in_order(served, requests)
+
+    def _all(
+        self, served: Served, requests: Iterator[Request], progress: Callable[[int], None]
+    ) -> Samples:
+        batches = []
+        for batch in self._in_order(served, requests):
+            progress(len(batch))
+            batches.append(batch)
+        return join(batches)
+
+    def _in_order(self, served: Served, requests: Iterator[Request]) -> Iterator[Samples]:
+        card = served.card
         outputs = tuple(output.name for output in card.outputs)
 
-        def send(index: NDArray[np.int64]) -> tuple[Arrays, Future[Arrays]]:
-            values = {name: value(index) for name, value in inputs.items()}
-            return values, self._transport.infer(card.name, str(card.version), values, outputs)
+        def send(values: Arrays) -> Future[Arrays]:
+            return self._transport.infer(card.name, str(card.version), values, outputs)
 
-        # A generator of its own, so that mistakes are told at the call and not at the first batch.
-        return self._in_order(card, send, _indices(n, size))
-
-    def _in_order(
-        self,
-        card: ModelCard,
-        send: Callable[[NDArray[np.int64]], tuple[Arrays, Future[Arrays]]],
-        indices: Iterator[NDArray[np.int64]],
-    ) -> Iterator[Samples]:
-        waiting: deque[tuple[Arrays, Future[Arrays]]] = deque()
         try:
-            for index in indices:
-                waiting.append(send(index))
-                if len(waiting) >= WINDOW:
-                    yield _samples(card, *waiting.popleft())
-            while waiting:
-                yield _samples(card, *waiting.popleft())
+            yield from in_order(send, requests, card)
         except ModelUnavailable:
             self._known.pop(card.name, None)  # another version may be served by now
             raise
-        finally:
-            for _, future in waiting:
-                future.cancel()
+
+    def _translator(self, name: str) -> Served:
+        served = self._served(name)
+        if served.card.source_picture is None:
+            raise InvalidInput(
+                f"{name} makes pictures from seeds and takes none",
+                f"call sample({name!r}), or run: galatea sample {name}",
+            )
+        return served
 
     def _served(self, name: str) -> Served:
         served = self._known.get(name) or self._read(name)
@@ -233,42 +309,3 @@ class Client:
             f"{self._transport.url}: no model {name!r}",
             f"did you mean {near[0]!r}?" if near else f"served are: {', '.join(public) or 'none'}",
         )
-
-
-def _whole(n: Any, what: str = "n") -> int:
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise InvalidInput(f"{what} is {n!r}", "give a whole number of at least 1")
-    return int(n)
-
-
-def _indices(n: int | None, size: int) -> Iterator[NDArray[np.int64]]:
-    """0, 1, … in runs of `size`, up to `n`."""
-    for start in count(0, size) if n is None else range(0, n, size):
-        yield np.arange(start, start + size if n is None else min(start + size, n), dtype=np.int64)
-
-
-def _samples(card: ModelCard, inputs: Arrays, reply: Future[Arrays]) -> Samples:
-    arrays = reply.result()
-    conditions = {name: value[:, 0] for name, value in inputs.items()}
-    seeds = conditions.pop("seed")
-    # The reply is read-only memory of the message: the one copy that makes it the caller's own.
-    images = arrays["image"].copy()
-    masks = arrays["mask"].copy() if "mask" in arrays else None
-    return Samples(images, masks, seeds, conditions, card)
-
-
-def _join(batches: list[Samples]) -> Samples:
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
-    masks = [batch.masks for batch in batches if batch.masks is not None]
-    return Samples(
-        np.concatenate([batch.images for batch in batches]),
-        np.concatenate(masks) if masks else None,
-        np.concatenate([batch.seeds for batch in batches]),
-        {
-            name: np.concatenate([batch.conditions[name] for batch in batches])
-            for name in first.conditions
-        },
-        first.card,
-    )

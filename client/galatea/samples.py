@@ -1,9 +1,11 @@
-"""What sampling returns: images with their masks, seeds, conditions and card."""
+"""What sampling and translating return: images with all that made them."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from galatea import _tiles
 from galatea._files import write_atomically
 from galatea.card import ModelCard
 from galatea.errors import InvalidInput, MachineError
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Samples"]
-
-OUTLINE = (255, 80, 60)  # RGB of a mask's outline in a grid
-GAP = 2  # pixels between the tiles of a grid
 
 # zlib level 1 is four to five times faster than Pillow's default for a fifth more bytes.
 COMPRESS_LEVEL = 1
@@ -35,10 +35,13 @@ class Samples:
 
     Attributes:
         images: [n, H, W, C], uint8 unless the card says otherwise.
-        masks: uint8 [n, H, W, 1], or None where the generator makes none.
-        seeds: int64 [n]; the same seed with the same conditions gives the same image again.
+        masks: uint8 [n, H, W, 1], or None where the generator makes none and its sources have none.
+        seeds: int64 [n]; the same seed with the same conditions gives the same image again. Empty
+            for translations in which no seed plays a part.
         conditions: by name, the value of each sample, [n].
         card: the model card.
+        sources: of translations, the pictures as the model took them, [n, H, W, C].
+        names: of translations, what the pictures were called.
     """
 
     images: NDArray[Any]
@@ -46,6 +49,8 @@ class Samples:
     seeds: NDArray[np.int64]
     conditions: dict[str, NDArray[Any]]
     card: ModelCard
+    sources: NDArray[Any] | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,18 +75,27 @@ class Samples:
         return _pil(self.images[i], self.card)
 
     def provenance(self, i: int) -> dict[str, str]:
-        """Where image `i` comes from, as written into its PNG file."""
+        """Where image `i` comes from, as written into its file.
+
+        The digest of a source is that of its pixels as they were sent, row by row.
+        """
         card = self.card
         facts = {
             "Software": card.exporter,
-            "Description": "Synthetic image made by a generative model; not a patient",
+            "Description": "Synthetic image made by a generative model; not a patient"
+            if self.sources is None
+            else "Picture changed by a generative model; not for diagnosis",
             "galatea:synthetic": "true",
             "galatea:model": card.name,
             "galatea:version": str(card.version),
             "galatea:weights": f"sha256:{card.checkpoint_sha256}",
             "galatea:licence": card.licence,
-            "galatea:seed": str(int(self.seeds[i])),
         }
+        if len(self.seeds):
+            facts["galatea:seed"] = str(int(self.seeds[i]))
+        if self.sources is not None:
+            facts["galatea:source"] = self.names[i]
+            facts["galatea:source_sha256"] = hashlib.sha256(self.sources[i].tobytes()).hexdigest()
         for name, values in self.conditions.items():
             facts[f"galatea:{name}"] = str(values[i])
         if (label := self.label_name(i)) is not None:
@@ -89,10 +103,13 @@ class Samples:
         return facts
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Writes one PNG for each image, and one for each mask, with provenance inside.
+        """Writes one file for each image, and one for each mask, with provenance.
 
-        Files are named ``<model>-v<version>-<seed>[-<class>].png`` and ``…-mask.png``. A file is
-        written whole or not at all.
+        Files are named ``<model>-v<version>-<seed>[-<class>].png``, translations
+        ``<source>-<model>-v<version>.png``, and masks ``…-mask.png``. Images that PNG cannot hold
+        (floats, or other than 1 or 3 channels) are written as ``.npy`` [H, W, C], with their
+        provenance beside them in ``.json``; in a PNG it is inside. A file is written whole or not
+        at all, and an image after what belongs to it.
 
         Returns:
             The paths of the images.
@@ -103,13 +120,10 @@ class Samples:
         target = Path(folder)
         paths: list[Path] = []
         for i in range(len(self)):
-            path = target / f"{self._stem(i)}.png"
-            facts = self.provenance(i)
+            path = target / self.filename(i)
             try:
-                write_atomically(path, _png(self.pil(i), facts), durable=False)
-                if self.masks is not None:
-                    mask = _png(_pil(self.masks[i], self.card), facts)
-                    write_atomically(target / f"{path.stem}-mask.png", mask, durable=False)
+                for file, content in self._files(i, path):
+                    write_atomically(file, content, durable=False)
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 raise MachineError(
@@ -120,45 +134,65 @@ class Samples:
             paths.append(path)
         return paths
 
+    def filename(self, i: int) -> str:
+        """What :meth:`save` calls image `i`."""
+        suffix = ".png" if _fits_png(self.images) else ".npy"
+        if self.names:
+            return f"{self.names[i]}-{self.card.name}-v{self.card.version}{suffix}"
+        label = self.label_name(i)
+        parts = [self.card.name, f"v{self.card.version}", f"{int(self.seeds[i]):012d}"]
+        parts += [label.replace(" ", "_").replace("/", "_")] if label else []
+        return "-".join(parts) + suffix
+
     def grid(self, columns: int | None = None, *, outline: bool = False) -> Image:
-        """All images in one picture, row by row.
+        """All images in one picture, row by row; translations to the right of their source.
+
+        Channels of an image that are no colours stand side by side, in the order of the card, and
+        of floats the range 0 … 1 is shown.
 
         Args:
             columns: images in a row; default is a square.
             outline: draw the outline of each mask.
         """
-        from PIL import Image
-
-        across = columns or math.ceil(math.sqrt(len(self)))
-        height, width = self.images.shape[1:3]
-        rows = math.ceil(len(self) / across)
-        size = (across * (width + GAP) - GAP, rows * (height + GAP) - GAP)
-        sheet = Image.new("RGB", size)
-        for i in range(len(self)):
-            tile = self.pil(i).convert("RGB")
-            if outline and self.masks is not None:
-                pixels = np.array(tile)
-                pixels[_outline(self.masks[i, :, :, 0])] = OUTLINE
-                tile = Image.fromarray(pixels)
-            sheet.paste(tile, (i % across * (width + GAP), i // across * (height + GAP)))
-        return sheet
+        tiles = []
+        for i, image in enumerate(self.images):
+            mask = self.masks[i, :, :, 0] if outline and self.masks is not None else None
+            before = [] if self.sources is None else [_tiles.panels(self.sources[i])]
+            tiles.append(_tiles.tile([*before, _tiles.panels(image, mask)]))
+        return _tiles.sheet(tiles, columns or math.ceil(math.sqrt(len(self))))
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(self.images)
 
-    def _stem(self, i: int) -> str:
-        label = self.label_name(i)
-        parts = [self.card.name, f"v{self.card.version}", f"{int(self.seeds[i]):012d}"]
-        return "-".join([*parts, *([label.replace(" ", "_").replace("/", "_")] if label else [])])
+    def _files(self, i: int, path: Path) -> Iterator[tuple[Path, bytes]]:
+        """The files of image `i` with their content, the image last: where it is, all are."""
+        facts = self.provenance(i)
+        if self.masks is not None:
+            mask = _png(_pil(self.masks[i], self.card), facts)
+            yield path.with_name(f"{path.stem}-mask.png"), mask
+        if path.suffix == ".png":
+            yield path, _png(self.pil(i), facts)
+            return
+        facts["channels"] = ", ".join(self.card.image.channels)
+        told = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        yield path.with_name(f"{path.stem}.json"), told.encode()
+        buffer = io.BytesIO()
+        np.save(buffer, self.images[i])
+        yield path, buffer.getvalue()
+
+
+def _fits_png(images: NDArray[Any]) -> bool:
+    return images.dtype == np.uint8 and images.shape[-1] in (1, 3)
 
 
 def _pil(pixels: NDArray[Any], card: ModelCard) -> Image:
     from PIL import Image
 
-    if pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3):
+    if not _fits_png(pixels):
         raise InvalidInput(
-            f"{card.name} makes {pixels.dtype} with {pixels.shape[-1]} channels: no picture",
-            "use .images, the array",
+            f"{card.name} makes {pixels.dtype} with {pixels.shape[-1]} channels "
+            f"({', '.join(card.image.channels)}): no picture for Pillow",
+            "use .images, the array, or .grid(), which shows the channels side by side",
         )
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
 
@@ -173,11 +207,3 @@ def _png(image: Image, facts: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESS_LEVEL)
     return buffer.getvalue()
-
-
-def _outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels outside of the mask that touch it, so that thin structures stay visible."""
-    inside = np.pad(mask > 0, 1)
-    around = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
-    edge: NDArray[np.bool_] = around & ~inside[1:-1, 1:-1]
-    return edge

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from galatea.cli._output import emit, json_option, say, steps, table
 from galatea.errors import InvalidInput
 from galatea.extras import needs_extra
+
+if TYPE_CHECKING:
+    from galatea_exporter.export import Exported
 
 
 @click.command()
@@ -80,13 +84,19 @@ def export(
             name=name,
             repository=repository,
             facts=Facts.read(card) if card else None,
-            settings=dict(_pair(setting) for setting in settings),
+            settings=dict(pair(setting) for setting in settings),
             version=number,
             max_batch=max_batch,
             dry_run=dry_run,
             progress=step,
         )
-    report = {
+    report(done, repository, dry_run=dry_run)
+
+
+def report(done: Exported, repository: Path, *, dry_run: bool) -> None:
+    """Prints what an export did."""
+    name = done.card.name
+    data = {
         "name": name,
         "version": done.card.version,
         "written": done.written,
@@ -110,10 +120,11 @@ def export(
         if not dry_run:
             say(f"next: galatea serve --repository {repository}")
 
-    emit(report, human)
+    emit(data, human)
 
 
-def _pair(setting: str) -> tuple[str, str]:
+def pair(setting: str) -> tuple[str, str]:
+    """``KEY=VALUE`` of ``--set``."""
     key, equals, value = setting.partition("=")
     if not equals:
         raise InvalidInput(f"--set {setting!r} has no value", "write --set KEY=VALUE")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from galatea.client import DEFAULT_URL, Client
+from galatea.errors import InvalidInput
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,6 +16,28 @@ seed_option = click.option("--seed", type=int, help="Seed of the first image; de
 label_option = click.option(
     "--label", help="Class by name or number, or 'balanced' (the default) to deal them out in turn."
 )
+
+
+def settings_option(command: F) -> F:
+    """Adds ``--set``, given as a dictionary ``settings`` of numbers."""
+
+    def parse(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> dict[str, float]:
+        return dict(_pair(entry) for entry in entries)
+
+    option = click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", callback=parse,
+        help="Another condition.",
+    )  # fmt: skip
+    return option(command)
+
+
+def _pair(setting: str) -> tuple[str, float]:
+    key, equals, value = setting.partition("=")
+    try:
+        return key.strip(), int(value) if value.lstrip("+-").isdecimal() else float(value)
+    except ValueError:
+        what = "is no number" if equals else "has no value"
+        raise InvalidInput(f"--set {setting!r} {what}", "write --set KEY=NUMBER") from None
 
 
 def server_options(command: F) -> F:

@@ -60,11 +60,12 @@ def say(message: str) -> None:
         click.echo(message, err=True)
 
 
-def progress(total: int | None, description: str) -> Any:
+def progress(total: int | None, description: str, *, in_bytes: bool = False) -> Any:
     """A rich progress bar on stderr; invisible when stderr is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
@@ -74,7 +75,8 @@ def progress(total: int | None, description: str) -> Any:
 
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal or wants_json(), transient=True,
     )  # fmt: skip

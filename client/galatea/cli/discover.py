@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
-from galatea.card import Input, ModelCard
+from galatea.card import Input, Metric, ModelCard, Output
 from galatea.cli._options import complete_model, server_options
 from galatea.cli._output import emit, json_option, say, table
+from galatea.cli._search import rank_cells, rank_columns, search_options, warn_of_mixture
 from galatea.client import Client
+
+Row = tuple[str, str]
 
 
 @click.command()
+@search_options
 @server_options
 @json_option
-def models(url: str, timeout: float) -> None:
-    """List the generators that a server has ready."""
+def models(words: tuple[str, ...], rank: str, url: str, timeout: float, **filters: str) -> None:
+    """List the generators that a server has ready, or those that match WORDS and filters.
+
+    A word matches the beginning of a word in a card's texts; all of them must match.
+    """
     with Client(url, timeout=timeout) as client:
-        cards = client.models()
+        cards = client.search(" ".join(words), rank=rank, **filters)
 
     def human() -> None:
         table(
-            ("NAME", "VERSION", "TASK", "SIZE", "CLASSES", "MODALITY", "TITLE"),
+            (*rank_columns(rank), "NAME", "VERSION", "TASK", "SIZE", "CLASSES", "MODALITY",
+             "TITLE"),
             (
                 (
+                    *rank_cells(card, rank),
                     card.name,
                     card.version,
                     card.task,
@@ -33,10 +44,13 @@ def models(url: str, timeout: float) -> None:
                 )
                 for card in cards
             ),
-        )
-        if not cards:
+        )  # fmt: skip
+        if not cards and (words or any(filters.values())):
+            say(f"nothing that {url} serves matches; leave out a word or a filter")
+        elif not cards:
             say(f"{url} serves no generators; export one with: galatea export")
 
+    warn_of_mixture(cards, rank)
     emit([card.to_dict() for card in cards], human)
 
 
@@ -60,26 +74,20 @@ def print_card(card: ModelCard) -> None:
         ("family", f"{card.family} ({card.task})"),
         ("modality", card.modality),
         ("organ", card.organ),
-        *[
-            (f"output {output.name}",
-             f"{output.dtype} {list(output.shape)}: {', '.join(output.channels)}")
-            for output in card.outputs
-        ],
-        *[(f"input {entry.name}", _describe(entry)) for entry in card.inputs],
+        ("generates", ", ".join(card.generates)),
+        ("tags", ", ".join(card.tags)),
+        *map(output_row, card.outputs),
+        *map(input_row, card.inputs),
         ("training data", card.training_dataset),
         ("licence", card.licence),
         ("doi", card.doi),
         ("citation", card.citation),
+        ("year", str(card.year or "")),
+        ("catalogue", card.catalogue_id),
         ("source", card.source),
         ("checkpoint", f"sha256:{card.checkpoint_sha256}"),
-        *[
-            (f"metric {metric.name}",
-             f"{metric.value:g}"
-             + (f" ({metric.extractor}, {metric.normalisation})" if metric.extractor else "")
-             + (f", n = {metric.n}" if metric.n else ""))
-            for metric in card.metrics
-        ],
-    ]  # fmt: skip
+        *map(metric_row, card.metrics),
+    ]
     if card.parity is not None:
         parity = card.parity
         lines.append(
@@ -90,10 +98,45 @@ def print_card(card: ModelCard) -> None:
             )
         )
     lines.append(("exporter", card.exporter))
+    print_rows(lines)
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """Names and values for a person, on stdout; without a value a row is left out."""
+    lines = [row for row in rows if row[1]]
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
-        if value:
-            click.echo(f"{click.style(key.ljust(width), dim=True)}  {value}")
+        click.echo(f"{click.style(key.ljust(width), dim=True)}  {value}")
+
+
+def output_row(output: Output) -> Row:
+    """An output in a line."""
+    shape = ", ".join("?" if size < 0 else str(size) for size in output.shape)
+    channels = f": {', '.join(output.channels)}" if output.channels else ""
+    return f"output {output.name}", f"{output.dtype} [{shape}]{channels}"
+
+
+def metric_row(metric: Metric) -> Row:
+    """A figure in a line, with what it is comparable by."""
+    measured = ", ".join(
+        part
+        for part in (
+            metric.extractor,
+            metric.normalisation,
+            f"n = {metric.n}" if metric.n else "",
+            metric.source,
+        )
+        if part
+    )
+    direction = "higher" if metric.higher_is_better else "lower"
+    return f"metric {metric.name}", f"{metric.value:g}, {direction} is better" + (
+        f" ({measured})" if measured else ""
+    )
+
+
+def input_row(entry: Input) -> Row:
+    """An input in a line."""
+    return f"input {entry.name}", _describe(entry)
 
 
 def _describe(entry: Input) -> str:

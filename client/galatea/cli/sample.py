@@ -8,10 +8,15 @@ from typing import Any
 
 import click
 
-from galatea.cli._options import complete_model, label_option, seed_option, server_options
+from galatea.cli._options import (
+    complete_model,
+    label_option,
+    seed_option,
+    server_options,
+    settings_option,
+)
 from galatea.cli._output import emit, json_option, progress
 from galatea.client import Client
-from galatea.errors import InvalidInput
 
 
 @click.command()
@@ -19,10 +24,10 @@ from galatea.errors import InvalidInput
 @click.option("-n", "n", type=int, default=1, show_default=True, help="Number of images.")
 @seed_option
 @label_option
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another condition.")
+@settings_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("samples"), show_default=True,
-    help="Folder for the PNG files.",
+    help="Folder for the files.",
 )  # fmt: skip
 @server_options
 @json_option
@@ -31,7 +36,7 @@ def sample(
     n: int,
     seed: int | None,
     label: str | None,
-    settings: tuple[str, ...],
+    settings: dict[str, float],
     output: Path,
     url: str,
     timeout: float,
@@ -39,8 +44,9 @@ def sample(
     """Sample N images of the generator NAME into a folder of PNG files.
 
     Each file tells where it comes from in its text chunks. The same seed gives the same images.
+    Where PNG cannot hold what the model makes, it is written as .npy with a .json beside it.
     """
-    conditions: dict[str, Any] = {"label": label, **dict(_pair(entry) for entry in settings)}
+    conditions: dict[str, Any] = {"label": label, **settings}
     start = time.perf_counter()
     first = last = None
     with Client(url, timeout=timeout) as client, progress(n, name) as bar:
@@ -68,12 +74,3 @@ def sample(
             + (f" --label {label}" if label else "")
         ),
     )
-
-
-def _pair(setting: str) -> tuple[str, float]:
-    key, equals, value = setting.partition("=")
-    try:
-        return key.strip(), int(value) if value.lstrip("+-").isdecimal() else float(value)
-    except ValueError:
-        what = "is no number" if equals else "has no value"
-        raise InvalidInput(f"--set {setting!r} {what}", "write --set KEY=NUMBER") from None
