@@ -1,10 +1,11 @@
-"""The report of end_to_end.py: results as markdown."""
+"""Results as markdown: the report of end_to_end.py, and the file that all reports share."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from contenders import BARE, BARE_ALONE, DCGAN, DEMO, MAX_BATCH, PIPELINED, SERVED
 from footprint import Import, Install, Start
@@ -64,6 +65,15 @@ class Costs:
     starts: Mapping[str, Start]
     imports: Mapping[str, Import]
     install: Install | None
+
+
+def write_section(path: Path, title: str, text: str) -> None:
+    """Puts a report into a file under its heading; what lies under other headings stays."""
+    sections = ("\n" + path.read_text("utf-8") if path.is_file() else "").split("\n# ")[1:]
+    kept = {section.partition("\n")[0]: section.partition("\n")[2] for section in sections}
+    kept[title] = f"\n{text.strip()}\n"
+    whole = "\n".join(f"# {heading}\n{body}" for heading, body in kept.items())
+    path.write_text(whole, "utf-8")
 
 
 def rival(results: Sequence[Result], result: Result, name: str) -> Result | None:

@@ -65,7 +65,14 @@ TARGETS = {
     "image_const": Target(),
     "image_none": Target(settings={"noise_mode": "none"}),
     "image_const_psi0.7": Target(controls={"truncation": 0.7}),
+    **{f"scale{n}_out": Target(f"scale{n}_out") for n in range(5)},
+    **{
+        name: Target(name, source="brain_F_T1_T1c_T2")
+        for name in ("tumor_shape_out", "tumor_grade_out", "inp_gen_out", "final")
+    },
 }
+
+CIRCLE = ("circle_x", "circle_y", "radius_1", "radius_2", "radius_3")
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,9 @@ def _given(case: Case, target: Target) -> dict[str, Tensor]:
         given["source"] = arrays[target.source]
     if "c" in arrays:
         given["label"] = arrays["c"].argmax(dim=1, keepdim=True)
+    circle = arrays.get("circle_params_xc_yc_r1_r2_r3", torch.zeros(0))
+    for name, value in zip(CIRCLE, circle, strict=False):
+        given[name] = value.reshape(1, 1)
     for name in ("condition", "age_delta"):
         if name in arrays:
             public = "label" if not arrays[name].is_floating_point() else name

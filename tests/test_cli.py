@@ -131,7 +131,7 @@ def test_export_repo_and_families(checkpoints: dict[str, Path], tmp_path: Path) 
         ("masses", 1, True)
     ]
     shown = galatea("repo", "show", "masses", "--repository", repository)
-    assert "mask: 255 inside, 0 outside" in shown.stdout
+    assert "UINT8 [64, 64, 1]: mask" in shown.stdout
     assert galatea("repo", "activate", "masses", 1, "--repository", repository).returncode == 0
     (repository / "masses.noise" / "1" / "model.onnx").unlink()
     broken = galatea("repo", "verify", "--repository", repository)

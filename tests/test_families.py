@@ -74,8 +74,10 @@ def ask(client: Client, name: str, n: int) -> Samples:
 
 
 @every_family
-def test_a_familys_graphs_are_made_of_what_tensorrt_runs(family: Family, repository: Path) -> None:
-    generator = family.build(family.example(), family.options(), Path())
+def test_a_familys_graphs_are_made_of_what_tensorrt_runs(
+    family: Family, checkpoints: dict[str, Path], repository: Path
+) -> None:
+    generator = build(family, checkpoints[family.name])
     assert [stage.name for stage in generator.stages if not stage.accelerated] in ([], ["noise"])
     for stage in generator.stages:
         if stage.accelerated:

@@ -95,6 +95,7 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
     [
         (["families"], "export"),
         (["export", "dcgan_mammo", "x.pt", "--name", "x"], "export"),
+        (["import", "00001"], "export"),
         (["serve", "--repository", "."], "serve"),
         (["demo", "--examples", str(ROOT / "examples")], "export"),
     ],

@@ -13,6 +13,7 @@ from galatea_exporter.pixels import Picture, Pixels, Source
 from galatea_exporter.stages import Axis, Stage, StagedGenerator, TensorSpec
 
 SEED_INPUT = Input("seed", "INT64", "one seed, one image; any 64-bit integer")
+BATCH_PIXELS = 2**23  # 8 images of 1024 × 1024: wide layers take gigabytes at that size
 
 
 def from_latent(
@@ -25,15 +26,16 @@ def from_latent(
     noise: int = 0,
     conditions: tuple[Input, ...] = (),
     mapping: Stage | None = None,
+    probes: tuple[TensorSpec, ...] = (),
     ignored: tuple[str, ...] = (),
 ) -> StagedGenerator:
     """seed → latent → (mapping) → network → image.
 
     Args:
         network: ``network(latent float32 [N, latent], noise float32 [N, noise], *conditions
-            [N, 1])`` → float32 [N, C, H, W], or a tuple of that and further probes; without
-            `noise`, that argument is left out. With a `mapping` the network takes the mapping's
-            outputs in place of the latent and its conditions.
+            [N, 1])`` → float32 [N, C, H, W], or a tuple of that and the tensors of `probes`;
+            without `noise`, that argument is left out. With a `mapping` the network takes the
+            mapping's outputs in place of the latent and its conditions.
         latent: length of the latent.
         image: (C, H, W) of the network's output.
         channels: what each of the C channels means.
@@ -41,6 +43,7 @@ def from_latent(
         noise: values of the noise that the network takes beside its latent.
         conditions: public inputs besides the seed, each of one value.
         mapping: a stage between noise and synthesis.
+        probes: what the network returns beside the picture.
         ignored: see :class:`StagedGenerator`.
     """
     first = noise_stage(latent, noise)
@@ -57,7 +60,7 @@ def from_latent(
         Picture(network, len(channels), pixels).eval(),
         inputs,
         specs,
-        (TensorSpec("floats", "float32", image),),
+        (TensorSpec("floats", "float32", image), *probes),
     )
     return StagedGenerator(
         stages=(first, *([mapping] if mapping else []), synthesis),
@@ -66,6 +69,7 @@ def from_latent(
         outputs=outputs,
         value_range=pixels.value_range,
         ignored=ignored,
+        max_batch=min(32, max(1, BATCH_PIXELS // (image[1] * image[2]))),
     )
 
 
@@ -127,7 +131,7 @@ def from_source(
         preparation=replace(
             preparation,
             multiple=max([1, *(axis.multiple for axis in spec.axes.values())]),
-            minimum=max([1, *(axis.example(0) for axis in spec.axes.values())]),
+            minimum=max([1, *(axis.smallest for axis in spec.axes.values())]),
         ),
         ignored=ignored,
         max_batch=8,

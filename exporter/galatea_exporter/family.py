@@ -121,8 +121,8 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def example(self) -> dict[str, Tensor]:
-        """A small state dict with random weights, as upstream would save it."""
+    def example(self, published: bool = False) -> dict[str, Tensor]:
+        """A state dict with random weights, as upstream would save it: small, or as published."""
 
     def arguments(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Options that the checkpoint itself tells, as plain values; what a user sets wins."""
@@ -143,26 +143,28 @@ class Family(ABC):
         try:
             state, beside = self.state(checkpoint, options)
         except ExportError as error:
-            raise ExportError(error.problem, _look_elsewhere(checkpoint, error.remedy)) from error
+            remedy = self._look_elsewhere(checkpoint, error.remedy)
+            raise ExportError(error.problem, remedy) from error
         if not self.recognises(state):
             raise ExportError(
                 f"{checkpoint.path}: not a checkpoint of the family {self.name}; "
                 f"it holds {listed(state)}",
-                _look_elsewhere(checkpoint, "see: galatea families"),
+                self._look_elsewhere(checkpoint, "see: galatea families"),
             )
         generator = self.build(state, options, checkpoint.path)
         ignored = (*[f"{key}: not the generator" for key in beside], *generator.ignored)
         return replace(generator, ignored=ignored)
 
-
-def _look_elsewhere(checkpoint: Checkpoint, otherwise: str) -> str:
-    """Which families a checkpoint looks like, as a next step."""
-    fitting = []
-    for family in families().values():
-        with suppress(ExportError):
-            state, _ = family.state(checkpoint, family.options())
-            fitting += [family.name] if family.recognises(state) else []
-    return f"it looks like: {', '.join(fitting)}" if fitting else otherwise
+    def _look_elsewhere(self, checkpoint: Checkpoint, otherwise: str) -> str:
+        """Which other families a checkpoint looks like, as a next step."""
+        fitting = []
+        for family in families().values():
+            with suppress(ExportError):
+                state, _ = family.state(checkpoint, family.options())
+                fitting += [family.name] if family.recognises(state) else []
+        if self.name in fitting or not fitting:
+            return otherwise
+        return f"it looks like: {', '.join(fitting)}"
 
 
 F = TypeVar("F", bound=type[Family])

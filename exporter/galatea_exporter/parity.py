@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from galatea.errors import ExportError
 from galatea_exporter.graph import example_inputs
 from galatea_exporter.noise import noise_v1
 from galatea_exporter.noise_graph import Noise
-from galatea_exporter.stages import Stage
+from galatea_exporter.stages import Anchor, Stage
 
 MAX_LEVELS = 1  # uint8 levels
 MAX_SHARE = 1e-3  # of uint8 values that may differ
@@ -59,11 +61,12 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
     worst = Difference()
     for batch in batches:
         inputs = example_inputs(stage, batch, seed=batch)
-        with torch.no_grad():
+        feed = {spec.name: t.numpy() for spec, t in zip(stage.inputs, inputs, strict=True)}
+        names = [spec.name for spec in specs]
+        actual = session.run(names, feed)
+        with torch.no_grad(), anchored(stage.module, dict(zip(names, actual, strict=True))):
             result = stage.module(*inputs)
         expected = [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
-        feed = {spec.name: t.numpy() for spec, t in zip(stage.inputs, inputs, strict=True)}
-        actual = session.run([spec.name for spec in specs], feed)
         for spec, want, got in zip(specs, expected, actual, strict=True):
             difference = _difference(spec.name, want, got)
             worst = worst.worst(difference)
@@ -71,6 +74,21 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
         if isinstance(stage.module, Noise):
             _judge_noise(stage.module, feed["seed"], actual)
     return worst
+
+
+@contextmanager
+def anchored(module: nn.Module, probes: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
+    """Lets a module go on from these floats at its anchors, see :class:`Anchor`."""
+    handles = [
+        anchor.register_forward_hook(lambda *_, given=probes[anchor.probe]: torch.tensor(given))
+        for anchor in module.modules()
+        if isinstance(anchor, Anchor)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) -> Difference:

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from galatea.card import Output, ValueRange
 from galatea_exporter.stages import Axis, TensorSpec
 
+# Added before a truncation: a tanh that ends at 1 in PyTorch and at 0.9999999 in another runtime
+# must not make white 255 here and 254 there.
+MARGIN = 2.0**-12
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -60,18 +64,21 @@ class Picture(nn.Module):
     def __init__(self, network: nn.Module, channels: int, pixels: Pixels) -> None:
         super().__init__()
         self.network, self.pixels = network, pixels
-        self.image_channels = [c for c in range(channels) if c != pixels.mask_channel]
+        mask = pixels.mask_channel
+        ends = [(0, channels)] if mask is None else [(0, mask), (mask + 1, channels)]
+        self.image_channels = [slice(*end) for end in ends if end[0] < end[1]]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        made = self.network(*inputs)
-        floats, *further = made if isinstance(made, tuple) else (made,)
-        mask_channel, threshold = self.pixels.mask_channel, self.pixels.mask_threshold
+        result = self.network(*inputs)
+        floats, *further = result if isinstance(result, tuple) else (result,)
         convert = to_uint8 if self.pixels.levels else to_intensities
-        if mask_channel is None:
-            return convert(floats, self.pixels.value_range), floats, *further
-        image = convert(floats[:, self.image_channels], self.pixels.value_range)
-        inside = floats[:, mask_channel, :, :, None] > threshold
-        return image, (inside.float() * 255).to(torch.uint8), floats, *further
+        parts = [floats[:, channels] for channels in self.image_channels]
+        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        made = [convert(image, self.pixels.value_range)]
+        if (mask := self.pixels.mask_channel) is not None:
+            inside = floats[:, mask, :, :, None] > self.pixels.mask_threshold
+            made.append((inside.float() * 255).to(torch.uint8))
+        return *made, floats, *further
 
 
 class Source(nn.Module):
@@ -94,13 +101,15 @@ class Source(nn.Module):
 
 def to_uint8(floats: Tensor, rule: ValueRange) -> Tensor:
     """float32 [N, C, H, W] → uint8 [N, H, W, C] by the card's rule, channels last."""
-    levels = (floats - rule.low) / (rule.high - rule.low) * 255
-    if rule.rounding == "nearest":
-        levels = levels.round()
+    scale = 255 / (rule.high - rule.low)
+    truncates = rule.rounding == "truncate"
+    levels = floats * scale + ((MARGIN if truncates else 0) - rule.low * scale)
+    levels = levels if truncates else levels.round()
     # TensorRT takes uint8 for a graph's inputs and outputs alone, so the cast is the last step.
     return levels.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def to_intensities(floats: Tensor, rule: ValueRange) -> Tensor:
     """float32 [N, C, H, W] → float32 [N, H, W, C]: low → 0, high → 1, not clamped."""
-    return ((floats - rule.low) / (rule.high - rule.low)).permute(0, 2, 3, 1)
+    scale = 1 / (rule.high - rule.low)
+    return (floats * scale - rule.low * scale).permute(0, 2, 3, 1)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from galatea.card import Input, Output, Preparation, Task, ValueRange
+
+EXAMPLE_SIDE = 64  # pixels; in a much smaller picture, one value is a large share
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,15 @@ class Axis:
     minimum: int
     nominal: int
 
+    @property
+    def smallest(self) -> int:
+        """The smallest valid size."""
+        return self.multiple * math.ceil(self.minimum / self.multiple)
+
     def example(self, steps: int) -> int:
-        """A small valid size, `steps` multiples above the smallest."""
-        return self.multiple * (math.ceil(self.minimum / self.multiple) + steps)
+        """A small valid size with pixels enough for a comparison, and `steps` multiples more."""
+        enough = max(self.minimum, EXAMPLE_SIDE)
+        return self.multiple * (math.ceil(enough / self.multiple) + steps)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,28 @@ class TensorSpec:
     def axes(self) -> dict[int, Axis]:
         """The free axes by their index behind the batch."""
         return {i: size for i, size in enumerate(self.shape) if isinstance(size, Axis)}
+
+
+class Anchor(nn.Module):
+    """Marks floats that a network rounds next: a threshold, a truncation to levels.
+
+    There the smallest difference between two runtimes flips a value, and what follows differs
+    visibly although both computed it right. So a comparison is made step by step: the floats of the
+    probe are compared, and PyTorch goes on from the runtime's own. It computes nothing.
+
+    Args:
+        probe: name of the stage's probe that holds these floats.
+    """
+
+    REASON: ClassVar[str] = "compared step by step, from the runtime's own floats at each rounding"
+
+    def __init__(self, probe: str) -> None:
+        super().__init__()
+        self.probe = probe
+
+    def forward(self, floats: Tensor) -> Tensor:
+        """Gives back what it gets."""
+        return floats
 
 
 @dataclass(frozen=True)
@@ -88,7 +118,7 @@ class StagedGenerator:
         ignored: tensors of the checkpoint that inference does not use, with the reason.
         max_batch: the default for the largest batch of a request.
         tolerance: allowed max abs difference between PyTorch and ONNX Runtime in the float probes.
-        tolerance_reason: why it is more than 1e-4, where it is.
+        tolerance_reason: why it is more than 1e-4, where it is, or how else it is to be understood.
     """
 
     stages: tuple[Stage, ...]

@@ -137,9 +137,7 @@ def _warmup(inputs: Sequence[TensorSpec], batch: int) -> Any:
     for spec in inputs:
         entry = warmup.inputs[spec.name]
         entry.data_type = _TYPE[spec.dtype]
-        entry.dims.extend(
-            size.example(0) if isinstance(size, Axis) else size for size in spec.shape
-        )
+        entry.dims.extend(size.smallest if isinstance(size, Axis) else size for size in spec.shape)
         entry.zero_data = True
     return warmup
 
@@ -160,7 +158,7 @@ def _accelerate(
         def length(size: int | Axis) -> int:
             if not isinstance(size, Axis):
                 return size
-            return size.example(0) if smallest else size.nominal
+            return size.smallest if smallest else size.nominal
 
         return ",".join(
             f"{spec.name}:{'x'.join(str(size) for size in (batch, *map(length, spec.shape)))}"

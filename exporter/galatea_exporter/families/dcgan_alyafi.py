@@ -81,5 +81,5 @@ class DCGANAlyafi(Family):
             pixels=options.pixels(channels),
         )
 
-    def example(self) -> dict[str, Tensor]:
-        return random_weights(Generator(16, 2, 1))
+    def example(self, published: bool = False) -> dict[str, Tensor]:
+        return random_weights(Generator(200, 45, 1) if published else Generator(16, 2, 1))

@@ -19,6 +19,7 @@ from galatea.errors import ExportError, InvalidInput
 from galatea_exporter.assembly import from_latent
 from galatea_exporter.checkpoint import State, listed, load_strictly
 from galatea_exporter.family import Family, Options, random_weights, register
+from galatea_exporter.layers.instance_norm import InstanceNorm
 from galatea_exporter.stages import StagedGenerator
 
 IMAGE_SIZE = {5: 64, 6: 128, 7: 224}  # by the number of transposed convolutions
@@ -34,7 +35,7 @@ class Generator(nn.Module):
         image_size: 64, 128 or 224 (224 = two unstrided stages, 1 → 4 → 7, then five doublings).
         embedding: maps a label int64 [N, 1] or a continuous condition float32 [N, 1] to [N, nz],
             which is concatenated to the latent; None for an unconditional generator.
-        instance_norm: InstanceNorm2d without parameters in place of BatchNorm2d.
+        instance_norm: InstanceNorm without parameters in place of BatchNorm2d.
         bias: biases in the convolutions (some WGAN-GP checkpoints).
     """
 
@@ -50,7 +51,6 @@ class Generator(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        norm = nn.InstanceNorm2d if instance_norm else nn.BatchNorm2d
         # (kernel 4) stride and padding of each stage; the first always turns 1x1 into 4x4.
         unstrided, doubling = (1, 0), (2, 1)
         steps = {
@@ -63,7 +63,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for (stride, padding), c_in, c_out in zip(steps, inputs, [*widths, channels], strict=True):
             layers.append(nn.ConvTranspose2d(c_in, c_out, 4, stride, padding, bias=bias))
-            layers += [norm(c_out), nn.ReLU()]
+            layers += [InstanceNorm() if instance_norm else nn.BatchNorm2d(c_out), nn.ReLU()]
         self.main = nn.Sequential(*layers[:-2], nn.Tanh())
         self.embed_nn = embedding
 
@@ -169,9 +169,10 @@ class DCGANMammo(Family):
             ignored=tuple(ignored),
         )
 
-    def example(self) -> dict[str, Tensor]:
-        embedding = categorical_embedding(2, 50, 16, 0.1)
-        generator = Generator(16, 4, 2, 64, embedding=embedding)
+    def example(self, published: bool = False) -> dict[str, Tensor]:
+        nz, ngf, channels, size = (100, 64, 1, 128) if published else (16, 4, 2, 64)
+        embedding = categorical_embedding(2, 50, nz, 0.1)
+        generator = Generator(nz, ngf, channels, size, embedding=embedding)
         generator.load_state_dict(random_weights(generator))
         return upstream_state(generator)
 
