@@ -60,8 +60,8 @@ Run = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 class Plan:
     """How much is measured."""
 
-    rounds: int = 5
-    seconds: float = 3.0
+    rounds: int = 3
+    seconds: float = 1.5
 
 
 QUICK = Plan(rounds=1, seconds=0.2)
@@ -280,6 +280,9 @@ def main() -> None:
     parser.add_argument("family", nargs="*", help="by default all")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the section in FILE")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="keep each family's, and go on from these"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -292,9 +295,16 @@ def main() -> None:
     else:
         results = []
         for name in chosen.family or families():
-            command = [sys.executable, __file__, name, "--one", *(["--quick"] * chosen.quick)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            results.append(json.loads(done.stdout))
+            kept = chosen.results / f"{name}.json" if chosen.results else None
+            if kept is None or not kept.is_file():
+                command = [sys.executable, __file__, name, "--one", *(["--quick"] * chosen.quick)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                results.append(json.loads(done.stdout))
+                if kept is not None:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    kept.write_text(done.stdout, "utf-8")
+            else:
+                results.append(json.loads(kept.read_text("utf-8")))
         text = report(results, plan)
         if chosen.write:
             write_section(chosen.write, TITLE, text)

@@ -10,12 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from galatea_exporter.family import Family
+from galatea_exporter.family import Family, families
 
 ROOT = Path(__file__).parents[1]
 
 # Checkpoints in upstream formats with expected outputs; they are not part of the repository.
 GOLDEN = Path(os.environ.get("GALATEA_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+
+def served_names() -> list[str]:
+    """Names of the generators in the fixture ``repository``."""
+    return sorted([*families(), "masses", "phantom"])
 
 
 def save_state(family: Family, state: Mapping[str, Tensor], folder: Path) -> Path:

@@ -12,17 +12,11 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    conv2d,
-    conv_transpose2d,
-    instance_norm,
-    interpolate,
-    leaky_relu,
-    pad,
-)
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu, pad
 
 from galatea_exporter.layers.equalised import EqualisedConv2d, EqualisedLinear, Weights
 from galatea_exporter.layers.growth import GrowthOptions
+from galatea_exporter.layers.instance_norm import InstanceNorm
 
 LEAKINESS = 0.2
 
@@ -77,11 +71,12 @@ class AdaIN(nn.Module):
 
     def __init__(self, width: int, w_dim: int) -> None:
         super().__init__()
+        self.norm = InstanceNorm()
         self.style = EqualisedLinear(w_dim, 2 * width)
 
     def forward(self, features: Tensor, w: Tensor) -> Tensor:
         scale, offset = self.style(w)[:, :, None, None].chunk(2, dim=1)
-        made: Tensor = scale * instance_norm(features) + offset
+        made: Tensor = scale * self.norm(features) + offset
         return made
 
 

@@ -21,7 +21,7 @@ from galatea.card import Input
 from galatea.errors import InvalidInput
 from galatea_exporter.assembly import control
 from galatea_exporter.checkpoint import Checkpoint, State
-from galatea_exporter.layers.equalised import size_of
+from galatea_exporter.layers.equalised import PixelNorm, size_of
 from galatea_exporter.pickles import PickledModule
 from galatea_exporter.stages import Stage, TensorSpec
 
@@ -47,7 +47,8 @@ def clamped(features: Tensor, bound: float | None) -> Tensor:
 
 def normalised(vectors: Tensor) -> Tensor:
     """Scales each row of [N, C] to a mean square of 1."""
-    return vectors * torch.rsqrt(vectors.square().mean(dim=1, keepdim=True) + EPSILON)
+    normal: Tensor = PixelNorm()(vectors)
+    return normal
 
 
 class Dense(nn.Linear):
