@@ -3,7 +3,7 @@
 Run it from the root of the source tree, with the extras ``serve`` and ``export`` installed, on a
 machine that does nothing else; it takes a quarter of an hour::
 
-    python benchmarks/end_to_end.py > docs/benchmarks.md
+    python benchmarks/end_to_end.py --write docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from footprint import base_install, import_seconds, ready_seconds
 from galatea_exporter.export import Facts
 from measure import interleave, machine, matmul_peak, note, versions
 
+TITLE = "End to end"
 ROOT = Path(__file__).resolve().parent.parent
 PHANTOM = ROOT / "examples" / "phantom"
 PACKAGES = ("galatea", "torch", "onnxruntime", "nvidia-pytriton", "tritonclient", "numpy")
@@ -94,6 +95,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds as JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the section in FILE")
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute")
     parser.add_argument("--seconds", type=float, help=f"of a round, by default {Plan.seconds:g}")
     parser.add_argument(
@@ -106,7 +108,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures everything and prints the report."""
+    """Measures everything and prints or writes the report."""
     chosen = arguments()
     plan = QUICK if chosen.quick else Plan()
     if chosen.seconds is not None:
@@ -120,24 +122,28 @@ def main() -> None:
         served = service(models[0], "synthesis")
         results = [result for subject in models for result in throughput(subject, plan)]
         paid = costs(models, plan, install=chosen.install)
-    print("# End to end\n\nMade by `python benchmarks/end_to_end.py`.\n")
-    if chosen.quick:
-        print("A smoke run (`--quick`): these figures are not to be quoted.\n")
     place["synthesis served by"] = f"{served.instances} instances × {served.threads} threads"
     place["rounds"] = f"{plan.rounds} of {plan.seconds:g} s"
     place["matrix-multiply peak"] = f"{peak / 1e9:.0f} GFLOP/s"
-    for name, fact in place.items():
-        print(f"- {name}: {fact}")
-    print(f"\n{report.how(results)}")
+    lines = ["Made by `python benchmarks/end_to_end.py`.\n"]
+    if chosen.quick:
+        lines.append("A smoke run (`--quick`): these figures are not to be quoted.\n")
+    lines += [f"- {name}: {fact}" for name, fact in place.items()]
+    lines.append(f"\n{report.how(results)}")
     for subject in models:
         name = subject.card.name
-        print(f"\n## {subject.title}: {operations[name] / 1e9:.3f} GFLOP an image\n")
+        lines.append(f"\n## {subject.title}: {operations[name] / 1e9:.3f} GFLOP an image\n")
         mine = [result for result in results if result.model == name]
-        print(report.throughput_table(mine, operations[name], peak))
+        lines.append(report.throughput_table(mine, operations[name], peak))
     if len(models) == 1:
-        print(f"\nThe demo model was not measured: {PHANTOM.relative_to(ROOT)} has no checkpoint.")
-    print(f"\n## Start, import and size\n\n{report.costs_table(paid)}")
-    print(f"\n## Requirements\n\n{report.requirements_table(results, paid)}")
+        missing = PHANTOM.relative_to(ROOT)
+        lines.append(f"\nThe demo model was not measured: {missing} has no checkpoint.")
+    lines.append(f"\n## Start, import and size\n\n{report.costs_table(paid)}")
+    lines.append(f"\n## Requirements\n\n{report.requirements_table(results, paid)}")
+    if chosen.write is not None:
+        report.write_section(chosen.write, TITLE, "\n".join(lines))
+    else:
+        print(f"# {TITLE}\n\n" + "\n".join(lines))
     if chosen.json is not None:
         raw = {
             "place": place,

@@ -1,13 +1,15 @@
 """Every family of the registry: golden checkpoints, export, serving; a new one adds no code."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from galatea import Client, ExportError, InvalidInput, ModelCard, Samples
+from galatea import Client, ExportError, InvalidInput, ModelCard
 from galatea.repository import find
 from galatea_exporter.checkpoint import Checkpoint, read_checkpoint
 from galatea_exporter.family import Family, Options, families, find_family, parse_options
@@ -56,21 +58,31 @@ def test_a_family_exports_within_tolerance(family: Family, repository: Path) -> 
 def test_a_family_is_served_and_sampled_twice_with_equal_bytes(
     family: Family, client: Client
 ) -> None:
-    first, second = (ask(client, family.name, 11) for _ in range(2))
-    assert first.images.shape == (11, *first.images.shape[1:3], first.card.image.shape[2])
-    assert first.images.tobytes() == second.images.tobytes()
-    assert len({image.tobytes() for image in first.images}) == 11
+    card = client.model(family.name)
+    first, second = (ask(client, card, 11, batch_size=8) for _ in range(2))
+    assert first.shape == (11, *first.shape[1:3], card.image.shape[2])
+    assert first.tobytes() == second.tobytes()
+    assert len({image.tobytes() for image in first}) == 11
 
 
-def ask(client: Client, name: str, n: int) -> Samples:
+@every_family
+def test_a_familys_images_do_not_depend_on_their_batch(family: Family, client: Client) -> None:
+    card = client.model(family.name)
+    singly, by_three, together = (ask(client, card, 8, batch_size=size) for size in (1, 3, 8))
+    assert singly.tobytes() == by_three.tobytes() == together.tobytes()
+
+
+def ask(client: Client, card: ModelCard, n: int, batch_size: int) -> NDArray[Any]:
     """Images of any model: from seeds, or from small random pictures."""
-    card = client.model(name)
     source = card.source_picture
     if source is None:
-        return client.sample(name, n, seed=5)
-    height, width = (size if size > 0 else 64 + 32 * i for i, size in enumerate(source.shape[:2]))
-    pictures = np.random.default_rng(5).integers(0, 256, (n, height, width, source.shape[2]))
-    return client.translate(name, pictures.astype(np.uint8), seed=5)
+        batches = client.stream(card.name, n, seed=5, batch_size=batch_size)
+    else:
+        sides = (size if size > 0 else 64 + 32 * i for i, size in enumerate(source.shape[:2]))
+        shape = (n, *sides, source.shape[2])
+        pictures = np.random.default_rng(5).integers(0, 256, shape).astype(np.uint8)
+        batches = client.translate_stream(card.name, pictures, seed=5, batch_size=batch_size)
+    return np.concatenate([batch.images for batch in batches])
 
 
 @every_family
