@@ -206,7 +206,7 @@ def test_kinds_of_dicom_files(name: str, shape: tuple[int, ...]) -> None:
 
 def volume(folder: Path, affine: NDArray[Any], voxels: NDArray[Any], **header: float) -> Path:
     # nibabel ships types without those of its images.
-    image = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call] # nibabel's own
     for key, value in header.items():
         image.header[key] = value
     nibabel.save(image, folder / "brain.nii.gz")

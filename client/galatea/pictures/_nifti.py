@@ -33,7 +33,7 @@ def read(file: File, axis: str = "axial", slices: slice | None = None) -> Iterat
     with needs_extra("nifti"):
         import nibabel
     # nibabel ships types without those of this function.
-    image = nibabel.as_closest_canonical(nibabel.load(file.path))  # type: ignore[no-untyped-call]
+    image = nibabel.as_closest_canonical(nibabel.load(file.path))  # type: ignore[no-untyped-call] # nibabel's own
     header = image.header
     stack = np.asanyarray(image.dataobj)
     if stack.dtype.kind not in "buif":
