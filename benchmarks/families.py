@@ -153,7 +153,7 @@ def measure(name: str, plan: Plan) -> dict[str, Any]:
     """All figures of one family."""
     family = find_family(name)
     with tempfile.TemporaryDirectory(prefix="galatea-benchmark-") as folder:
-        checkpoint = save(family, Path(folder) / "checkpoint")
+        checkpoint = family.save(family.example(published=True), Path(folder) / "checkpoint")
         note(f"{name}: exporting")
         start = time.perf_counter()
         done = export(
@@ -194,20 +194,6 @@ def figures(eager: list[Round], runtime: list[Round]) -> list[float]:
     share = ratios(runtime, eager, lambda played: played.rate)
     rates = [Spread.of(turn.rate for turn in turns).median for turns in (eager, runtime)]
     return [*rates, share.median, share.low, share.high]
-
-
-def save(family: Family, folder: Path) -> Path:
-    """A checkpoint of published sizes with random weights."""
-    folder.mkdir()
-    state = family.example(published=True)
-    if not family.files:
-        torch.save({family.containers[0]: state} if family.containers else state, folder / "m.pt")
-        return folder / "m.pt"
-    for name in family.files:
-        stem = f"{Path(name).stem}."
-        part = {k.removeprefix(stem): v for k, v in state.items() if k.startswith(stem)}
-        torch.save(part, folder / name)
-    return folder
 
 
 def peak_of_torch(name: str, checkpoint: Path) -> int:

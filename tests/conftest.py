@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from galatea import Client
 from galatea_exporter.export import Facts, export
-from galatea_exporter.family import families
+from galatea_exporter.family import families, find_family
 from galatea_server.server import EmbeddedServer
-from support import GOLDEN, ROOT, save_state
+from packages import NAME, Record, pack, weights
+from support import GOLDEN, ROOT
+from translators import TRANSLATORS, FormulaFamily
 
 MAX_BATCH = 8
 
@@ -28,8 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small checkpoint of every family, by the family's name."""
     folder = tmp_path_factory.mktemp("checkpoints")
     return {
-        name: save_state(family, family.example(), folder / name)
-        for name, family in families().items()
+        name: family.save(family.example(), folder / name) for name, family in families().items()
     }
 
 
@@ -70,3 +72,36 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
 def client(server: EmbeddedServer) -> Iterator[Client]:
     with Client(server.grpc_url) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def translators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server with the translators of ``translators.py`` and ``masses``, which takes seeds."""
+    root = tmp_path_factory.mktemp("translators")
+    torch.save({"weight": torch.ones(1)}, root / "weight.pt")
+    repository = root / "models"
+    masses = find_family("dcgan_mammo")
+    torch.save({masses.containers[0]: masses.example()}, root / "masses.pt")
+    export(masses.name, root / "masses.pt", name="masses", repository=repository)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("galatea_exporter.export.find_family", FormulaFamily)
+        for name in TRANSLATORS:
+            export(name, root / "weight.pt", name=name, repository=repository)
+    with EmbeddedServer(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cache and settings of this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    """The record of a package of 3 MB."""
+    content = pack(tmp_path / NAME, weights(), padding=3 << 20).read_bytes()
+    (tmp_path / NAME).unlink()
+    with Record(NAME, content).served() as served:
+        yield served

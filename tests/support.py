@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from galatea_exporter.family import Family, families
+from galatea_exporter.family import families
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,20 +18,6 @@ GOLDEN = Path(os.environ.get("GALATEA_GOLDEN", ROOT.parent / "shared" / "golden"
 def served_names() -> list[str]:
     """Names of the generators in the fixture ``repository``."""
     return sorted([*families(), "masses", "phantom"])
-
-
-def save_state(family: Family, state: Mapping[str, Tensor], folder: Path) -> Path:
-    """A checkpoint of the family: a file in its first container, or a folder with its files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not family.files:
-        path = folder / "model.pt"
-        torch.save({family.containers[0]: dict(state)} if family.containers else dict(state), path)
-        return path
-    for name in family.files:
-        stem = Path(name).stem + "."
-        part = {key.removeprefix(stem): v for key, v in state.items() if key.startswith(stem)}
-        torch.save(part, folder / name)
-    return folder
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

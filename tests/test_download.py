@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,10 @@ import pytest
 from galatea import ExportError, MachineError, ServerError, ServerUnreachable
 from galatea.repository import verify
 from galatea_exporter.importing.download import cache_folder, download
-from packages import CALCIFICATIONS, NAME, Record, pack, weights
+from packages import CALCIFICATIONS, NAME, Record
 from support import wait_until
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache and settings of this test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Iterator[Record]:
-    """The record of a package of 3 MB."""
-    content = pack(tmp_path / NAME, weights(), padding=3 << 20).read_bytes()
-    (tmp_path / NAME).unlink()
-    with Record(NAME, content).served() as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_a_package_is_fetched_checked_and_kept(record: Record) -> None:

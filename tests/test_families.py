@@ -15,7 +15,7 @@ from galatea_exporter.checkpoint import Checkpoint, read_checkpoint
 from galatea_exporter.family import Family, Options, families, find_family, parse_options
 from galatea_exporter.stages import StagedGenerator
 from golden import Case, cases, compute, load
-from support import GOLDEN, save_state
+from support import GOLDEN
 from tensorrt_operators import obstacles
 
 FAMILIES = list(families().values())
@@ -131,7 +131,7 @@ def test_a_tensor_that_is_left_over_is_named(
     stem = f"{Path(family.files[0]).stem}." if family.files else ""
     surplus = {**state, f"{stem}surprise.weight": torch.ones(2)}
     with pytest.raises(ExportError, match=r"left over: .*surprise\.weight"):
-        build(family, save_state(family, surplus, tmp_path))
+        build(family, family.save(surplus, tmp_path))
 
 
 @every_family
@@ -146,7 +146,7 @@ def test_every_tensor_that_is_used_must_be_there(
     for victim in set(state) - ignored:
         partial = {k: v for k, v in state.items() if k != victim}
         with pytest.raises(ExportError):
-            build(family, save_state(family, partial, tmp_path))
+            build(family, family.save(partial, tmp_path))
 
 
 def test_an_unknown_family_is_answered_with_the_known_ones() -> None:

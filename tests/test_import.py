@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,9 @@ from galatea.catalogue import find
 from galatea.repository import releases, verify
 from galatea_exporter.importing.licences import require_acceptance
 from galatea_exporter.importing.run import import_entry
-from packages import CALCIFICATIONS, NAME, Record, pack, weights
+from packages import CALCIFICATIONS, Record, pack, weights
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache and settings of this test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Iterator[Record]:
-    """The record of a package of 3 MB."""
-    content = pack(tmp_path / NAME, weights(), padding=3 << 20).read_bytes()
-    (tmp_path / NAME).unlink()
-    with Record(NAME, content).served() as served:
-        yield served
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_terms_are_shown_and_accepted_once(tmp_path: Path) -> None:

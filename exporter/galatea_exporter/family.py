@@ -155,6 +155,25 @@ class Family(ABC):
         ignored = (*[f"{key}: not the generator" for key in beside], *generator.ignored)
         return replace(generator, ignored=ignored)
 
+    def save(self, state: State, folder: Path) -> Path:
+        """Writes a checkpoint as upstream lays it out into `folder`, which is made.
+
+        Returns:
+            The file, with the state dict in the family's first container, or the folder itself for
+            checkpoints of several files.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.files:
+            path = folder / "model.pt"
+            whole = dict(state)
+            torch.save({self.containers[0]: whole} if self.containers else whole, path)
+            return path
+        for name in self.files:
+            stem = Path(name).stem + "."
+            part = {k.removeprefix(stem): v for k, v in state.items() if k.startswith(stem)}
+            torch.save(part, folder / name)
+        return folder
+
     def _look_elsewhere(self, checkpoint: Checkpoint, otherwise: str) -> str:
         """Which other families a checkpoint looks like, as a next step."""
         fitting = []

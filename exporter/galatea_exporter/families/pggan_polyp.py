@@ -23,6 +23,7 @@ from galatea_exporter.layers.equalised import (
     EqualisedConv2d,
     PixelNorm,
     Weights,
+    activated,
     load_equalised,
     size_of,
     unit_weights,
@@ -50,11 +51,11 @@ class Block(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, *, pixel_norm: bool) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width in (c_in, c_out):
-            layers.append(EqualisedConv2d(width, c_out, 3, padding=1))
-            layers += [PixelNorm()] * pixel_norm + [nn.LeakyReLU(LEAKINESS)]
-        self.conv = nn.Sequential(*layers)
+        self.conv = activated(
+            *[EqualisedConv2d(width, c_out, 3, padding=1) for width in (c_in, c_out)],
+            leakiness=LEAKINESS,
+            pixel_norm=pixel_norm,
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         made: Tensor = self.conv(features)

@@ -25,6 +25,7 @@ from galatea_exporter.family import Family, register
 from galatea_exporter.layers.equalised import (
     EqualisedConv2d,
     PixelNorm,
+    activated,
     load_equalised,
     size_of,
     unit_weights,
@@ -51,11 +52,13 @@ class Block(nn.Module):
         self, c_in: int, c_out: int, leakiness: float, *, pixel_norm: bool, start: bool
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width, kernel, padding in ((c_in, 4, 3) if start else (c_in, 3, 1), (c_out, 3, 1)):
-            layers.append(EqualisedConv2d(width, c_out, kernel, padding))
-            layers += [PixelNorm()] * pixel_norm + [nn.LeakyReLU(leakiness)]
-        self.conv = nn.Sequential(*layers)
+        kernel, padding = (4, 3) if start else (3, 1)
+        self.conv = activated(
+            EqualisedConv2d(c_in, c_out, kernel, padding),
+            EqualisedConv2d(c_out, c_out, 3, padding=1),
+            leakiness=leakiness,
+            pixel_norm=pixel_norm,
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         made: Tensor = self.conv(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 from galatea.card import ModelCard
@@ -121,20 +122,12 @@ def _check_support(entry: Entry, source: str) -> None:
 def _facts(entry: Entry, member: str | None) -> Facts:
     names = entry.weights.member_names()
     title = f"{entry.title}, member {member or names[0]}" if names else entry.title
-    return Facts(
+    alike = {field.name for field in fields(Facts)} & {field.name for field in fields(Entry)}
+    facts = Facts(**{name: getattr(entry, name) for name in alike})
+    return replace(
+        facts,
         title=title,
         description=f"{entry.description} {entry.terms}".strip(),
-        modality=entry.modality,
-        organ=entry.organ,
-        generates=entry.generates,
-        tags=entry.tags,
-        year=entry.year,
         catalogue_id=entry.id,
-        training_dataset=entry.training_dataset,
-        licence=entry.licence,
-        doi=entry.doi,
-        citation=entry.citation,
-        source=entry.source,
-        metrics=entry.metrics,
         options=entry.configuration,
     )

@@ -76,6 +76,14 @@ class EqualisedLinear(nn.Module):
         return linear(features, self.linear.weight_orig, self.linear.bias)
 
 
+def activated(*convolutions: EqualisedConv2d, leakiness: float, pixel_norm: bool) -> nn.Sequential:
+    """Convolutions, each with pixel normalisation, where it is wanted, and LeakyReLU behind it."""
+    layers: list[nn.Module] = []
+    for convolution in convolutions:
+        layers += [convolution, *[PixelNorm()] * pixel_norm, nn.LeakyReLU(leakiness)]
+    return nn.Sequential(*layers)
+
+
 def load_equalised(network: nn.Module, state: State, path: Path, family: str) -> None:
     """Loads strictly, then folds the factors of all layers that have a ``fold``.
 
