@@ -119,9 +119,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Parity:
-    """PyTorch against ONNX Runtime, the worst over all batch sizes tried.
+    """PyTorch against ONNX Runtime, over all batch sizes tried.
 
-    ``max_abs`` is in units of the network's output, ``max_levels`` in uint8 levels, and
+    ``max_abs`` is the most in units of the network's output, ``max_levels`` in uint8 levels, and
     ``share_differing`` the share of uint8 values that differ at all.
     """
 

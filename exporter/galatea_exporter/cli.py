@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from galatea.cli._output import emit, json_option, say, steps, table
+from galatea.cli._complete import complete_family
+from galatea.cli._output import emit, output_options, say, steps, table
 from galatea.errors import InvalidInput
 from galatea.extras import needs_extra
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@json_option
+@output_options
 def families() -> None:
     """List the generator families and their options."""
     with needs_extra("export"):
@@ -43,7 +46,7 @@ def families() -> None:
 
 
 @click.command()
-@click.argument("family")
+@click.argument("family", shell_complete=complete_family)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Public name of the model.")
 @click.option(
@@ -55,7 +58,7 @@ def families() -> None:
 @click.option("--version", "number", type=int, help="Version to release; default the next one.")
 @click.option("--max-batch", type=int, help="Largest batch; default the family's.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
-@json_option
+@output_options
 def export(
     family: str,
     checkpoint: Path,
@@ -116,11 +119,25 @@ def report(done: Exported, repository: Path, *, dry_run: bool) -> None:
             f"{parity.max_levels} uint8 levels on {parity.share_differing:.2%} of values"
         )
         if done.ignored:
-            say(f"ignored in the checkpoint: {', '.join(done.ignored)}")
+            say(f"ignored in the checkpoint: {summary(done.ignored)}")
         if not dry_run:
             say(f"next: galatea serve --repository {repository}")
 
     emit(data, human)
+
+
+def summary(ignored: Sequence[str]) -> str:
+    """Entries ``name: reason`` in one line; those that begin alike are counted."""
+    groups: dict[str, Counter[str]] = {}
+    for entry in ignored:
+        name, _, reason = entry.partition(": ")
+        start, dot, _ = name.partition(".")
+        groups.setdefault(reason, Counter())[f"{start}.*" if dot else start] += 1
+    return "; ".join(
+        ", ".join(f"{name} ({n})" if n > 1 else name for name, n in names.items())
+        + (f": {reason}" if reason else "")
+        for reason, names in groups.items()
+    )
 
 
 def pair(setting: str) -> tuple[str, str]:

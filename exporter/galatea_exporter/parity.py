@@ -24,24 +24,32 @@ MAX_SHARE = 1e-3  # of uint8 values that may differ
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two runs of a stage are apart: the worst of all batches and outputs.
+    """How far two runs of a stage are apart, over all batches and outputs.
 
     Attributes:
-        max_abs: in the floats (probes, or outputs that are floats).
-        max_levels: in the uint8 image; a mask flips by 255 at its threshold and is left out.
-        share_differing: share of uint8 values (image and mask) that differ.
+        max_abs: the most in the floats (probes, or outputs that are floats).
+        max_levels: the most in the uint8 image; a mask flips by 255 at its threshold and is left
+            out.
+        differing, values: how many uint8 values (image and mask) differ, and of how many.
     """
 
     max_abs: float = 0.0
     max_levels: int = 0
-    share_differing: float = 0.0
+    differing: int = 0
+    values: int = 0
 
-    def worst(self, other: Difference) -> Difference:
-        """The larger of each figure."""
+    @property
+    def share_differing(self) -> float:
+        """The share of uint8 values that differ."""
+        return self.differing / max(1, self.values)
+
+    def __add__(self, other: Difference) -> Difference:
+        """Both together."""
         return Difference(
             max(self.max_abs, other.max_abs),
             max(self.max_levels, other.max_levels),
-            max(self.share_differing, other.share_differing),
+            self.differing + other.differing,
+            self.values + other.values,
         )
 
 
@@ -58,7 +66,7 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
     """
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     specs = (*stage.outputs, *stage.probes)
-    worst = Difference()
+    total = Difference()
     for batch in batches:
         inputs = example_inputs(stage, batch, seed=batch)
         feed = {spec.name: t.numpy() for spec, t in zip(stage.inputs, inputs, strict=True)}
@@ -69,11 +77,12 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
         expected = [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
         for spec, want, got in zip(specs, expected, actual, strict=True):
             difference = _difference(spec.name, want, got)
-            worst = worst.worst(difference)
+            total += difference
             _judge(difference, tolerance, f"stage {stage.name!r}, {spec.name}, batch {batch}")
         if isinstance(stage.module, Noise):
             _judge_noise(stage.module, feed["seed"], actual)
-    return worst
+    _judge_share(total, f"stage {stage.name!r}")
+    return total
 
 
 @contextmanager
@@ -103,23 +112,29 @@ def _difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) 
         return Difference(max_abs=float("inf"))
     if want.dtype == np.uint8:
         levels = 0 if name == "mask" else int(apart.max(initial=0))
-        return Difference(max_levels=levels, share_differing=float((apart > 0).mean()))
+        return Difference(0.0, levels, int((apart > 0).sum()), apart.size)
     return Difference(max_abs=float(apart.max(initial=0)))
 
 
 def _judge(difference: Difference, tolerance: float, where: str) -> None:
-    bounds = (
-        ("max abs difference", difference.max_abs, tolerance),
-        ("uint8 levels", difference.max_levels, MAX_LEVELS),
-        ("share of differing uint8 values", difference.share_differing, MAX_SHARE),
-    )
-    for what, figure, bound in bounds:
-        if not figure <= bound:
-            raise ExportError(
-                f"{where}: {what} between PyTorch and ONNX Runtime is {figure:.3g}, "
-                f"allowed is {bound:.3g}",
-                "nothing was written; check the checkpoint for NaNs and the value range",
-            )
+    _bound(where, "max abs difference", difference.max_abs, tolerance)
+    _bound(where, "uint8 levels", difference.max_levels, MAX_LEVELS)
+
+
+def _judge_share(total: Difference, where: str) -> None:
+    # Of all batches together: whether a float near a level falls to this or that side of it is
+    # chance, and a single small image has too few of them. PyTorch itself does not always give the
+    # same bits: they depend on where its tensors happen to lie in memory.
+    _bound(where, "share of differing uint8 values", total.share_differing, MAX_SHARE)
+
+
+def _bound(where: str, what: str, figure: float, bound: float) -> None:
+    if not figure <= bound:
+        raise ExportError(
+            f"{where}: {what} between PyTorch and ONNX Runtime is {figure:.3g}, "
+            f"allowed is {bound:.3g}",
+            "nothing was written; check the checkpoint for NaNs and the value range",
+        )
 
 
 def _judge_noise(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from galatea.catalogue import find
-from galatea.cli._output import json_option, progress, say
+from galatea.cli._output import output_options, progress, say
 from galatea.cli.catalog import complete_entry
 from galatea.cli.repo import repository_option
 from galatea.extras import needs_extra
@@ -28,7 +28,7 @@ from galatea_exporter.cli import pair, report
 @click.option("--accept-licence", is_flag=True, help="Accept terms that restrict use, once.")
 @click.option("--max-batch", type=int, help="Largest batch; default the family's.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write into the repository.")
-@json_option
+@output_options
 def import_(
     id_: str,
     source: str,
