@@ -1,8 +1,10 @@
-"""Files and folders are translated from the command line."""
+"""Files and folders are translated from the command line, and as the documentation shows."""
 
 from __future__ import annotations
 
+import doctest
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from galatea import pictures, shapes
+from galatea import Client, pictures, shapes
 from galatea_server.server import EmbeddedServer
+from support import ROOT
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (20, 17, 22), dtype=np.uint8)
@@ -182,3 +185,21 @@ def test_a_missing_extra_is_named_with_its_pip_line(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MachineError, match=rf"pip install 'galatea\[{extra}\]'"):
         list(pictures.read(tmp_path))
+
+
+def test_the_documentation_shows_what_happens(
+    client: Client, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scans.parent)
+    blocks = re.findall(
+        r"^```pycon\n(.*?)^```$",
+        (ROOT / "docs" / "client.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert blocks
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    for k, block in enumerate(blocks):
+        test = parser.get_doctest(block, {"client": client}, f"block {k}", "docs/client.md", 0)
+        assert test.examples
+        runner.run(test)
+    assert runner.summarize().failed == 0

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,8 @@ def test_every_64_bit_seed_is_a_seed(client: Client, seed: int) -> None:
         ("balanced", [0, 1, 0, 1]),
         (None, [0, 1, 0, 1]),
         (["malignant", 0, 1, "benign"], [1, 0, 1, 0]),
+        ({"malignant": 1}, [1, 1, 1, 1]),
+        ({0: 1, "malignant": 1}, [0, 1, 0, 1]),
         (np.array([1, 1, 0, 0]), [1, 1, 0, 0]),
     ],
 )
@@ -126,6 +129,38 @@ def test_a_class_is_given_by_number_name_or_list(
     samples = client.sample("masses", 4, seed=0, label=label)
     assert samples.labels is not None
     assert samples.labels.tolist() == labels
+
+
+@pytest.mark.parametrize("n", [8, 100, 997])
+def test_weights_deal_classes_out_evenly_at_every_length(client: Client, n: int) -> None:
+    batches = client.stream("masses", n, seed=0, labels={"malignant": 3, "benign": 1})
+    labels = np.concatenate([batch.labels for batch in batches if batch.labels is not None])
+    counts = np.cumsum(labels)
+    assert np.abs(counts - 0.75 * np.arange(1, n + 1)).max() < 4
+
+
+def test_any_part_of_a_job_is_made_alone(client: Client) -> None:
+    plan: dict[str, Any] = {"seed": 7, "labels": {"benign": 2, "malignant": 1}, "batch_size": 4}
+    whole = list(client.stream("masses", 40, **plan))
+    part = list(client.stream("masses", 12, start=20, **plan))
+    assert [batch.images.tobytes() for batch in part] == [
+        batch.images.tobytes() for batch in whole[5:8]
+    ]
+    shards = [list(client.stream("masses", 40, shard=(k, 3), **plan)) for k in range(3)]
+    for k, batch in enumerate(whole):
+        assert shards[k % 3][k // 3].seeds.tolist() == batch.seeds.tolist()
+        assert shards[k % 3][k // 3].images.tobytes() == batch.images.tobytes()
+
+
+@pytest.mark.parametrize("arguments", [{"start": -1}, {"start": 0.5}, {"shard": (2, 2)}])
+def test_a_part_that_is_none_is_refused(client: Client, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"start is|shard 2 of 2"):
+        client.stream("masses", 8, **arguments)
+
+
+def test_more_images_than_memory_holds_are_refused(client: Client) -> None:
+    with pytest.raises(MachineError, match=r"1000000000000 images of masses need .* GB of memory"):
+        client.sample("masses", 10**12, seed=0)
 
 
 def test_images_follow_their_label(client: Client) -> None:
@@ -152,6 +187,12 @@ def test_images_follow_their_label(client: Client) -> None:
         ({"label": "bening"}, "no label 'bening'"),
         ({"label": 0.5}, "no label 0.5"),
         ({"label": [0, 1], "n": 3}, "2 values of 'label' for 3 samples"),
+        ({"labels": {"benign": -1}}, "the class 'benign' has the weight -1"),
+        ({"labels": {"benign": float("nan")}}, "the class 'benign' has the weight nan"),
+        ({"labels": {"bening": 1}}, "no label 'bening'"),
+        ({"labels": {}}, "no class has a weight"),
+        ({"labels": 0, "label": 1}, "both label and labels are given"),
+        ({"deadline": 0}, "a deadline of 0 s has passed"),
         ({"truncation": 0.7}, "no condition 'truncation'; it has: label"),
     ],
 )
@@ -228,7 +269,7 @@ def test_a_deadline_in_the_middle_of_sampling_is_told(server: EmbeddedServer) ->
 
 
 def test_a_server_killed_in_the_middle_is_told(repository: Path) -> None:
-    with EmbeddedServer(repository) as victim, Client(victim.grpc_url, timeout=20) as client:
+    with EmbeddedServer(repository) as victim, Client(victim.grpc_url, patience=1) as client:
         stream = client.stream("masses", seed=0)
         next(stream)
         os.kill(victim.pid, signal.SIGKILL)
@@ -323,6 +364,20 @@ def test_progress_counts_every_image_once(client: Client) -> None:
     seen: list[int] = []
     client.sample("masses", 20, seed=0, progress=seen.append)
     assert sum(seen) == 20
+
+
+def test_a_batch_stays_as_it_is_while_anybody_looks_at_it(client: Client) -> None:
+    expected = client.sample("phantom", 640, seed=0).images
+    addresses = set()
+    views = []
+    for k, batch in enumerate(client.stream("phantom", 640, seed=0, batch_size=32)):
+        addresses.add(batch.images.ctypes.data)
+        if k % 2:
+            views.append((32 * k + 3, batch.images[3, ::2]))  # of a whole batch this alone is kept
+        del batch
+    assert len(addresses) < 20  # memory of the others was used again
+    for i, view in views:
+        assert np.array_equal(view, expected[i, ::2])
 
 
 def test_a_stream_keeps_few_requests_on_their_way(client: Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import hashlib
 import itertools
 import json
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galatea import Client, InvalidInput, Samples, pictures, shapes
+from galatea._window import MOST
 from galatea.pictures import Picture
 from galatea.preparation import prepare
 from galatea_server.server import EmbeddedServer
@@ -244,7 +244,7 @@ def test_a_stream_holds_few_pictures_at_once(client: Client) -> None:
     stream = client.translate_stream("negative", scans(), batch_size=2)
     for taken in range(1, 50):
         next(stream)
-        assert given <= 2 * (taken + 4) + 1
+        assert given <= 2 * (taken + MOST) + 1
 
 
 @pytest.fixture
@@ -312,21 +312,3 @@ def test_the_card_says_how_pictures_are_prepared(client: Client) -> None:
     sources = client.translate("older", GREY[:1], age_delta=0).sources
     assert sources is not None
     assert np.array_equal(sources[0], expected)
-
-
-def test_the_documentation_shows_what_happens(
-    client: Client, scans: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(scans.parent)
-    blocks = re.findall(
-        r"^```pycon\n(.*?)^```$",
-        (ROOT / "docs" / "client.md").read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    assert blocks
-    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
-    for k, block in enumerate(blocks):
-        test = parser.get_doctest(block, {"client": client}, f"block {k}", "docs/client.md", 0)
-        assert test.examples
-        runner.run(test)
-    assert runner.summarize().failed == 0

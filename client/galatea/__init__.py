@@ -7,6 +7,8 @@
 (64, 128, 128, 1)
 """
 
+from galatea._wire.security import Security
+from galatea.aio import AsyncClient
 from galatea.card import Input, Metric, ModelCard, Output, Parity, ValueRange
 from galatea.client import Client
 from galatea.errors import (
@@ -25,6 +27,7 @@ from galatea.samples import Samples
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "DeadlineExceeded",
     "ExportError",
@@ -39,6 +42,7 @@ __all__ = [
     "Parity",
     "RepositoryError",
     "Samples",
+    "Security",
     "ServerError",
     "ServerUnreachable",
     "ValueRange",

@@ -20,11 +20,12 @@ Values = Callable[[NDArray[np.int64]], NDArray[Any]]
 
 BALANCED = "balanced"
 DTYPE: Mapping[str, type[Any]] = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+GOLDEN = np.uint64(11400714819323198485)  # 2⁶⁴ / φ; products wrap round
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 def seeds(seed: int | None, n: int | None) -> Values:
-    """Consecutive seeds from `seed`, or from a random 32-bit one.
+    """Consecutive seeds from `seed`, or from a random 32-bit one, for up to `n` samples.
 
     Raises:
         InvalidInput: not a whole number, or the last seed would not fit into 64 bits.
@@ -47,8 +48,9 @@ def conditions(
     """Values for every input of the model but the seed and the source.
 
     A condition is one value for all samples, or a sequence with one value for each. A class label
-    may be given by name, and ``"balanced"`` (the default) deals the classes out in turn. Of a
-    condition without a default but with a range, what is not given is drawn by each sample's seed.
+    may be given by name; ``"balanced"`` (the default) deals the classes out in turn, and a mapping
+    from classes to weights deals them out in these proportions. Of a condition without a default
+    but with a range, what is not given is drawn by each sample's seed.
 
     Raises:
         InvalidInput: an unknown condition, one that is missing, or a value out of its range.
@@ -91,6 +93,8 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None, seeds: Val
     if entry.labels and isinstance(value, str) and value == BALANCED:
         count = len(entry.labels)
         return lambda index: (index % count).astype(np.int64)[:, None]
+    if entry.labels and isinstance(value, Mapping):
+        return _weighted(card, entry, value)
     dtype = DTYPE[entry.dtype]
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         if n is None or len(value) != n:
@@ -102,6 +106,32 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None, seeds: Val
         return lambda index: listed[index]
     single = _one(card, entry, value)
     return lambda index: np.full((len(index), 1), single, dtype)
+
+
+def _weighted(card: ModelCard, entry: Input, weights: Mapping[Any, Any]) -> Values:
+    """Deals classes out in given proportions, every run of samples alike.
+
+    Sample i gets the class in whose share of [0, 1) the fractional part of i / φ lies: a sequence
+    that fills the interval evenly at every length, so that counts are exact to a few samples.
+    """
+    shares = np.zeros(len(entry.labels))
+    for label, weight in weights.items():
+        if not isinstance(weight, int | float | np.number) or not 0 <= weight < math.inf:
+            raise InvalidInput(
+                f"the class {label!r} has the weight {weight!r}", "give a number of at least 0"
+            )
+        shares[int(_one(card, entry, label))] += float(weight)
+    if not shares.sum() > 0:
+        raise InvalidInput("no class has a weight", "give a class a weight above 0")
+    ends = np.cumsum(shares) / shares.sum()
+    last = int(np.flatnonzero(shares)[-1])
+
+    def deal(index: NDArray[np.int64]) -> NDArray[Any]:
+        place = (index.astype(np.uint64) * GOLDEN) / 2.0**64
+        classes = np.searchsorted(ends, place, side="right")
+        return np.minimum(classes, last).astype(np.int64)[:, None]
+
+    return deal
 
 
 def _draws_of(entry: Input, seeds: Values) -> Values:
@@ -125,7 +155,7 @@ def _one(card: ModelCard, entry: Input, value: Any) -> int | float:
         value = int(value)
     whole = entry.dtype != "FP32"
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if fits and math.isfinite(value):
+    if fits and (whole or math.isfinite(value)):
         low = 0 if entry.labels else entry.minimum
         high = len(entry.labels) - 1 if entry.labels else entry.maximum
         if (low is None or value >= low) and (high is None or value <= high):

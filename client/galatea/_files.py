@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["is_leftover", "write_atomically"]
+
+Content = bytes | bytearray | memoryview
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, data: Content, *, durable: bool = True) -> None:
     """Writes a file so that `path` is either what it was or the whole new content.
 
     Args:
@@ -30,3 +33,8 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_leftover(name: str) -> bool:
+    """Whether :func:`write_atomically` leaves a file of this name when its process is killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}", name) is not None

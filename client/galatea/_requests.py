@@ -1,28 +1,29 @@
-"""Requests on their way: a few at once, their answers in order, in bounded memory."""
+"""What is asked of a model: the requests of one call, and the samples that answers become."""
 
 from __future__ import annotations
 
-from collections import deque
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from galatea import _conditions, preparation
-from galatea._transport import Arrays
-from galatea.card import ModelCard
-from galatea.errors import GalateaError, InvalidInput
+from galatea._wire.endpoint import Call
+from galatea._wire.messages import DTYPES, Arrays
+from galatea.card import ModelCard, Output
+from galatea.errors import GalateaError, InvalidInput, MachineError
 from galatea.pictures import Picture
 from galatea.samples import Samples
 
 Given = Mapping[str, Any]  # conditions by name, as a caller gives them
+Empty = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]  # as numpy.empty
 
-WINDOW = 4  # requests of one call that are on their way at once
+LARGEST_REPLY = 32 << 20  # bytes that one request asks for by default
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,37 @@ class Served:
     max_batch: int
 
     def batch(self, size: int | None) -> int:
-        """The size of a batch: the one asked for, or the largest.
+        """The size of a batch: the one asked for, or what is best for this model.
 
         Raises:
             InvalidInput: it is none, or the server does not take so many at once.
         """
         if size is None:
-            return self.max_batch
+            each = self.reply(1, self._source_shape())
+            return max(1, min(self.max_batch, LARGEST_REPLY // each)) if each else self.max_batch
         if whole(size, "batch_size") > self.max_batch:
             raise InvalidInput(
                 f"a batch of {size} is larger than {self.card.name} takes at once",
                 f"give a batch_size of at most {self.max_batch}",
             )
         return whole(size)
+
+    def call(self, request: Request) -> Call:
+        """What is sent for a request."""
+        source = request.inputs.get("source")
+        n = len(next(iter(request.inputs.values())))
+        shape = None if source is None else source.shape[1:]
+        outputs = {output.name: _bytes(output, n, shape) for output in self.card.outputs}
+        return Call(self.card.name, str(self.card.version), request.inputs, outputs)
+
+    def reply(self, n: int, source: tuple[int, ...] | None = None) -> int | None:
+        """Bytes of `n` samples; None where that depends on pictures that are not known."""
+        sizes = [_bytes(output, n, source) for output in self.card.outputs]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def _source_shape(self) -> tuple[int, ...] | None:
+        source = self.card.source_picture
+        return None if source is None or min(source.shape) < 0 else source.shape
 
 
 @dataclass(frozen=True)
@@ -63,20 +82,70 @@ class Request:
     names: tuple[str, ...] = ()
     masks: NDArray[np.uint8] | None = None
 
-    def answered(self, card: ModelCard, reply: Arrays) -> Samples:
-        """The samples that the server made of it."""
-        conditions = {name: value[:, 0] for name, value in self.inputs.items()
-                      if name not in ("seed", "source")}  # fmt: skip
-        # The reply is read-only memory of the message: the one copy makes it the caller's own.
+    def answered(self, card: ModelCard, reply: Arrays, empty: Empty = np.empty) -> Samples:
+        """The samples that the server made of it; the one copy of what came."""
+        gathered = Gathered(card, len(reply["image"]), empty)
+        gathered.add(self, reply)
+        return gathered.samples()
+
+
+class Gathered:
+    """Samples of one call: each answer is copied once, to its place among all.
+
+    Args:
+        n: how many there will be.
+        empty: makes an array for them.
+    """
+
+    def __init__(self, card: ModelCard, n: int, empty: Empty = np.empty) -> None:
+        self._card, self._n, self._empty = card, n, empty
+        self._filled = 0
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._requests: list[Request] = []
+
+    def add(self, request: Request, reply: Arrays) -> int:
+        """Takes in the next answer, and says how many samples it had."""
+        size = len(reply["image"])
+        for name, array in reply.items():
+            if name not in self._arrays:
+                self._arrays[name] = self._room(array)
+            self._arrays[name][self._filled : self._filled + size] = array
+        self._filled += size
+        self._requests.append(request)
+        return size
+
+    def _room(self, like: NDArray[Any]) -> NDArray[Any]:
+        each = like.nbytes // len(like)
+        try:
+            if self._n * each > _memory():
+                raise MemoryError
+            return self._empty((self._n, *like.shape[1:]), like.dtype)
+        except MemoryError as error:
+            raise MachineError(
+                f"{self._n} images of {self._card.name} need {self._n * each / 1e9:.3g} GB of "
+                "memory, more than there is",
+                "use stream, which yields batches, or galatea generate, which writes them",
+            ) from error
+
+    def samples(self) -> Samples:
+        """All that came, as one batch."""
+        requests = self._requests
+        inputs = {name: self._joined([request.inputs[name] for request in requests])
+                  for name in requests[0].inputs}  # fmt: skip
+        masks = [request.masks for request in requests if request.masks is not None]
         return Samples(
-            reply["image"].copy(),
-            reply["mask"].copy() if "mask" in reply else self.masks,
-            self.seeds,
-            conditions,
-            card,
-            self.inputs.get("source"),
-            self.names,
+            self._arrays["image"],
+            self._arrays.get("mask", self._joined(masks) if len(masks) == len(requests) else None),
+            self._joined([request.seeds for request in requests]),
+            {name: value[:, 0] for name, value in inputs.items() if name not in ("seed", "source")},
+            self._card,
+            inputs.get("source"),
+            tuple(name for request in requests for name in request.names),
         )
+
+    @staticmethod
+    def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 @dataclass(frozen=True)
@@ -89,46 +158,18 @@ class Source:
     mask: NDArray[np.uint8] | None
 
 
-def in_order(
-    send: Callable[[Arrays], Future[Arrays]], requests: Iterator[Request], card: ModelCard
-) -> Iterator[Samples]:
-    """Sends requests and yields their answers.
-
-    When the next request cannot be made, what was asked before is still answered; then its error is
-    raised.
-    """
-    waiting: deque[tuple[Request, Future[Arrays]]] = deque()
-    failure: GalateaError | None = None
-
-    def oldest() -> Samples:
-        request, reply = waiting.popleft()
-        return request.answered(card, reply.result())
-
-    try:
-        while True:
-            try:
-                request = next(requests, None)
-                if request is None:
-                    break
-                waiting.append((request, send(request.inputs)))
-            except GalateaError as error:
-                failure = error
-                break
-            if len(waiting) >= WINDOW:
-                yield oldest()
-        while waiting:
-            yield oldest()
-        if failure is not None:
-            raise failure
-    finally:
-        for _, reply in waiting:
-            reply.cancel()
-
-
 def samplings(
-    served: Served, n: int | None, batch_size: int | None, seed: int | None, given: Given
+    served: Served,
+    n: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    given: Given,
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Request]:
-    """Requests for `n` samples, or endless ones.
+    """Requests for `n` samples, or endless ones, from the one with the index `start`.
+
+    Of `shard` (k, N), the requests k, k + N, k + 2N … of these.
 
     Raises:
         InvalidInput: at the call: an argument that the card does not allow.
@@ -140,11 +181,17 @@ def samplings(
             f"call translate({card.name!r}, images), or run: galatea translate {card.name}",
         )
     size = served.batch(batch_size)
-    seeds = _conditions.seeds(seed, n)
-    inputs = {"seed": seeds, **_conditions.conditions(card, given, n, seeds)}
+    if not isinstance(start, Integral) or isinstance(start, bool) or start < 0:
+        raise InvalidInput(f"start is {start!r}", "give a whole number of at least 0")
+    part, parts = shard
+    if not 0 <= part < parts:
+        raise InvalidInput(f"shard {part} of {parts}", f"give 0 … {max(parts, 1) - 1}")
+    stop = None if n is None else int(start) + n
+    seeds = _conditions.seeds(seed, stop)
+    inputs = {"seed": seeds, **_conditions.conditions(card, given, stop, seeds)}
     return (
         Request({name: value(index) for name, value in inputs.items()}, seeds(index)[:, 0])
-        for index in _indices(n, size)
+        for index in _indices(int(start), stop, size, part, parts)
     )
 
 
@@ -184,6 +231,14 @@ def translations(
     return map(request, _runs(sources, size))
 
 
+def slices(inputs: Arrays, size: int) -> Iterator[Request]:
+    """Requests for rows of arrays, `size` at a time."""
+    n = len(next(iter(inputs.values())))
+    for start in range(0, n, size):
+        part = {name: array[start : start + size] for name, array in inputs.items()}
+        yield Request(part, np.zeros(0, np.int64))
+
+
 def prepared(
     pictures: Iterable[Picture],
     card: ModelCard,
@@ -203,11 +258,14 @@ def prepared(
             yield Source(index, picture.name, pixels, mask)
 
 
-def _indices(n: int | None, size: int) -> Iterator[NDArray[np.int64]]:
-    """0, 1, … in runs of `size`, up to `n`."""
-    for start in count(0, size) if n is None else range(0, n, size):
-        stop = start + size if n is None else min(start + size, n)
-        yield np.arange(start, stop, dtype=np.int64)
+def _indices(
+    start: int, stop: int | None, size: int, part: int, parts: int
+) -> Iterator[NDArray[np.int64]]:
+    """Runs of `size` from `start` up to `stop`; of each `parts` runs the one at `part`."""
+    begin, stride = start + part * size, parts * size
+    for first in count(begin, stride) if stop is None else range(begin, stop, stride):
+        last = first + size if stop is None else min(first + size, stop)
+        yield np.arange(first, last, dtype=np.int64)
 
 
 def _runs(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
@@ -229,28 +287,22 @@ def _runs(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
         yield run
 
 
-def join(batches: list[Samples]) -> Samples:
-    """Samples of one model as one batch."""
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
+def _bytes(output: Output, n: int, source: tuple[int, ...] | None) -> int | None:
+    """Bytes of an output; a size of -1 is that of the source."""
+    size = n * DTYPES[output.dtype].itemsize
+    for axis, length in enumerate(output.shape):
+        if length < 0 and source is None:
+            return None
+        size *= length if length >= 0 or source is None else source[axis]
+    return size
 
-    def joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
-        there = [array for array in arrays if array is not None]
-        return np.concatenate(there) if len(there) == len(batches) else None
 
-    return replace(
-        first,
-        images=np.concatenate([batch.images for batch in batches]),
-        masks=joined([batch.masks for batch in batches]),
-        seeds=np.concatenate([batch.seeds for batch in batches]),
-        conditions={
-            name: np.concatenate([batch.conditions[name] for batch in batches])
-            for name in first.conditions
-        },
-        sources=joined([batch.sources for batch in batches]),
-        names=tuple(name for batch in batches for name in batch.names),
-    )
+def _memory() -> float:
+    """Bytes of this machine's memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def whole(n: Any, what: str = "n") -> int:

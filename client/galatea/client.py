@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from galatea import pictures
-from galatea._requests import (
-    Request,
-    Served,
-    in_order,
-    join,
-    prepared,
-    samplings,
-    translations,
-    whole,
-)
-from galatea._transport import Arrays, Transport
-from galatea.card import CARD_PARAMETER, ModelCard
-from galatea.errors import InvalidInput, ModelUnavailable
+from galatea._flow import Counting, drive
+from galatea._session import Session, with_labels
+from galatea._wire.endpoint import TransportName
+from galatea._wire.security import Security
+from galatea.card import ModelCard
+from galatea.latents import Latents, Space
+from galatea.latents._calls import latent, synthesise
 from galatea.samples import Samples
 from galatea.search import Query
 
@@ -33,26 +22,53 @@ DEFAULT_URL = "localhost:8001"
 
 
 class Client:
-    """Samples from the generators of a Triton server. Safe to share between threads.
+    """Samples from the generators of one or several Triton servers. Safe to share between threads.
+
+    A sample depends on the model's version, its seed and its conditions alone. So requests that
+    fail for a passing reason are sent again, to another server where there are several; one that
+    fails is left alone for a while and then tried again; and servers that have another version or
+    other weights of a model get none of its requests.
 
     Args:
-        url: ``host:port`` of the server's gRPC port.
+        url: ``host:port`` of the server's gRPC port, or gRPC's other spellings: behind
+            ``dns:///name:8001`` each address of the name gets requests in turn. Or several of them,
+            servers with the same models.
         timeout: seconds that one request may take, connecting included.
+        patience: seconds that a request which fails for a passing reason is tried again.
+        security: TLS, certificates and token; nothing by default.
+        transport: "grpc" sends messages; "shm" lets a server on this machine write images into
+            shared memory, "cuda" into that of a GPU that both have; "auto" does the former where
+            the address is this machine's own and both see the same memory.
+        hedge: a request that takes this many times longer than usual is sent to another server too,
+            and the first answer counts; None: never.
+        counters: told of every request, see :class:`galatea.telemetry.Counters`.
+
+    Raises:
+        InvalidInput: an address, a number or a choice that is none.
+        MachineError: a certificate or token cannot be read.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 60.0) -> None:
-        if url.partition("://")[0] in ("http", "https", "grpc") or ":" not in url:
-            raise InvalidInput(
-                f"{url!r} is no address of a gRPC port", "give host:port, e.g. localhost:8001"
-            )
-        if not timeout > 0:
-            raise InvalidInput(f"a timeout of {timeout!r} s leaves no time", "give seconds above 0")
-        self._transport = Transport(url, timeout)
-        self._known: dict[str, Served] = {}
+    def __init__(
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        *,
+        timeout: float = 60.0,
+        patience: float = 20.0,
+        security: Security | None = None,
+        transport: TransportName = "auto",
+        hedge: float | None = None,
+        counters: Counting | None = None,
+    ) -> None:
+        self._session = Session(url, timeout, patience, security, transport, hedge, counters)
+
+    @property
+    def url(self) -> str:
+        """The address, or all of them."""
+        return self._session.url
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._transport.close()
+        """Closes the connections."""
+        self._session.close()
 
     def __enter__(self) -> Client:
         return self
@@ -71,9 +87,7 @@ class Client:
         Raises:
             ServerUnreachable, DeadlineExceeded, ServerError: see :mod:`galatea.errors`.
         """
-        ready = {name for name, _, state, _ in self._transport.index() if state == "READY"}
-        served = [self._read(name) for name in sorted(ready)]
-        return [entry.card for entry in served if entry is not None]
+        return self._session.models()
 
     def search(
         self,
@@ -108,7 +122,7 @@ class Client:
             ModelUnavailable: there is none of this name, or it is not ready; says what there is.
             ServerUnreachable, DeadlineExceeded, ServerError: see :mod:`galatea.errors`.
         """
-        return self._served(name).card
+        return self._session.served(name).card
 
     def sample(
         self,
@@ -116,7 +130,8 @@ class Client:
         n: int = 1,
         *,
         seed: int | None = None,
-        label: Any = None,
+        labels: Any = None,
+        deadline: float | None = None,
         progress: Callable[[int], None] = lambda images: None,
         **conditions: Any,
     ) -> Samples:
@@ -129,8 +144,12 @@ class Client:
             name: the model.
             n: number of images.
             seed: of the first image; by default random, and told in the result.
-            label: for class-conditional models a class (number or name), a sequence of `n` of
-                them, or "balanced", the default, which deals them out in turn.
+            labels: for class-conditional models a class (number or name), a sequence of `n` of
+                them, "balanced", the default, which deals the classes out in turn, or a mapping
+                from classes to weights, which deals them out in these proportions. The class of
+                image i depends on i alone. ``label``, the condition's name on the wire, is the
+                same.
+            deadline: seconds for the whole.
             progress: called with the number of images that have newly arrived.
             conditions: other inputs of the model, as its card names them.
 
@@ -139,9 +158,10 @@ class Client:
             ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
                 see :mod:`galatea.errors`.
         """
-        served = self._served(name)
-        requests = samplings(served, whole(n), None, seed, {"label": label, **conditions})
-        return self._all(served, requests, progress)
+        steps = self._session.sample(
+            name, n, seed=seed, labels=labels, deadline=deadline, **conditions
+        )
+        return _last(drive(steps), progress)
 
     def stream(
         self,
@@ -150,24 +170,77 @@ class Client:
         *,
         batch_size: int | None = None,
         seed: int | None = None,
-        label: Any = None,
+        labels: Any = None,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        deadline: float | None = None,
         **conditions: Any,
     ) -> Iterator[Samples]:
         """Yields batches in the order of their seeds, in memory that does not grow with `n`.
 
-        Arguments are those of :meth:`sample`; besides:
+        Closing the iterator gives up what is on its way. Arguments are those of :meth:`sample`;
+        besides:
 
         Args:
             n: number of images, or None for an endless stream.
             batch_size: images a batch; by default the largest that the server takes at once.
+            start: index of the first image in a larger job: it has the seed ``seed + start`` and
+                the class that the image with this index has. A sequence of classes begins at 0.
+            shard: (k, N): of all batches those numbered k, k + N, k + 2N …, so that N callers share
+                a job. Give all of them the same seed and `batch_size`.
 
         Raises:
             As :meth:`sample`.
         """
-        served = self._served(name)
-        total = None if n is None else whole(n)
-        given = {"label": label, **conditions}
-        return self._in_order(served, samplings(served, total, batch_size, seed, given))
+        steps = self._session.stream(
+            name, n, batch_size=batch_size, seed=seed, labels=labels, start=start, shard=shard,
+            deadline=deadline, **conditions,
+        )  # fmt: skip
+        return drive(steps)
+
+    def latent(
+        self,
+        name: str,
+        seeds: int | Iterable[int],
+        *,
+        space: Space = "z",
+        labels: Any = None,
+        **conditions: Any,
+    ) -> Latents:
+        """What the images of these seeds are made of; see :mod:`galatea.latents`.
+
+        Args:
+            name: a model that starts from a seed.
+            seeds: one, or any number of them in any order.
+            space: "z", or "w" for the styles of a model with a mapping stage.
+            labels, conditions: in space w those that the mapping takes, as of :meth:`sample`.
+
+        Raises:
+            InvalidInput: no seeds, no such space, or a condition that the card does not allow or
+                that :meth:`synthesise` takes.
+            ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
+                see :mod:`galatea.errors`.
+        """
+        return latent(self, name, seeds, space=space, **with_labels(conditions, labels))
+
+    def synthesise(
+        self, name: str, latents: Latents, *, labels: Any = None, **conditions: Any
+    ) -> Samples:
+        """The images of latents: of those of a seed the same bytes as :meth:`sample` gives.
+
+        Args:
+            name: the model that the latents belong to.
+            latents: from :meth:`latent`, perhaps interpolated, mixed or moved.
+            labels, conditions: as of :meth:`sample`, without those that are in the styles already.
+                What is not given is that of the image with the latent's place.
+
+        Raises:
+            InvalidInput: latents of another model or version, or a condition that the card does not
+                allow or that is in the styles.
+            ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
+                see :mod:`galatea.errors`.
+        """
+        return synthesise(self, name, latents, **with_labels(conditions, labels))
 
     def translate(
         self,
@@ -175,6 +248,7 @@ class Client:
         images: Any,
         *,
         seed: int | None = None,
+        deadline: float | None = None,
         progress: Callable[[int], None] = lambda images: None,
         **conditions: Any,
     ) -> Samples:
@@ -189,6 +263,7 @@ class Client:
                 Pillow images, paths and :class:`galatea.pictures.Picture`.
             seed: of the first picture, the next one has ``seed + 1``; for models that are random,
                 or draw conditions that are not given.
+            deadline: seconds for the whole.
             progress: called with the number of pictures that have newly arrived.
             conditions: other inputs of the model, as its card names them.
 
@@ -199,20 +274,8 @@ class Client:
             ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
                 see :mod:`galatea.errors`.
         """
-        served = self._translator(name)
-        sources = list(prepared(pictures.pictures(images), served.card))
-        if not sources:
-            raise InvalidInput("there are no pictures to translate", "give at least one")
-        other = next((s for s in sources if s.pixels.shape != sources[0].pixels.shape), None)
-        if other is not None:
-            sizes = [" × ".join(map(str, s.pixels.shape[:2])) for s in (sources[0], other)]
-            raise InvalidInput(
-                f"{sources[0].name} is {sizes[0]} and {other.name} {sizes[1]} pixels large: "
-                "not one array",
-                "use translate_stream, which yields pictures of one size together",
-            )
-        requests = translations(served, sources, len(sources), None, seed, conditions)
-        return self._all(served, requests, progress)
+        steps = self._session.translate(name, images, seed=seed, deadline=deadline, **conditions)
+        return _last(drive(steps), progress)
 
     def translate_stream(
         self,
@@ -222,6 +285,7 @@ class Client:
         batch_size: int | None = None,
         seed: int | None = None,
         skip: Callable[[str], bool] = lambda picture: False,
+        deadline: float | None = None,
         **conditions: Any,
     ) -> Iterator[Samples]:
         """Translates pictures of any sizes and number, in memory that does not grow with them.
@@ -237,75 +301,20 @@ class Client:
         Raises:
             As :meth:`translate`. Pictures before one that cannot be used are yielded first.
         """
-        served = self._translator(name)
-        n = len(images) if isinstance(images, np.ndarray) else None
-        sources = prepared(pictures.pictures(images), served.card, skip)
-        requests = translations(served, sources, n, batch_size, seed, conditions)
-        return self._in_order(served, requests)
+        steps = self._session.translate_stream(
+            name, images, batch_size=batch_size, seed=seed, skip=skip, deadline=deadline,
+            **conditions,
+        )  # fmt: skip
+        return drive(steps)
 
-    def _all(
-        self, served: Served, requests: Iterator[Request], progress: Callable[[int], None]
-    ) -> Samples:
-        batches = []
-        for batch in self._in_order(served, requests):
-            progress(len(batch))
-            batches.append(batch)
-        return join(batches)
 
-    def _in_order(self, served: Served, requests: Iterator[Request]) -> Iterator[Samples]:
-        card = served.card
-        outputs = tuple(output.name for output in card.outputs)
-
-        def send(values: Arrays) -> Future[Arrays]:
-            return self._transport.infer(card.name, str(card.version), values, outputs)
-
-        try:
-            yield from in_order(send, requests, card)
-        except ModelUnavailable:
-            self._known.pop(card.name, None)  # another version may be served by now
-            raise
-
-    def _translator(self, name: str) -> Served:
-        served = self._served(name)
-        if served.card.source_picture is None:
-            raise InvalidInput(
-                f"{name} makes pictures from seeds and takes none",
-                f"call sample({name!r}), or run: galatea sample {name}",
-            )
-        return served
-
-    def _served(self, name: str) -> Served:
-        served = self._known.get(name) or self._read(name)
-        if served is None:
-            raise ModelUnavailable(
-                f"{name!r} is a Triton model, but no generator of galatea", "run: galatea models"
-            )
-        self._known[name] = served
-        return served
-
-    def _read(self, name: str) -> Served | None:
-        """The model from the server; None where it has no card (a stage, or a foreign model)."""
-        try:
-            config = self._transport.config(name)
-        except ModelUnavailable as error:
-            raise self._missing(name) from error
-        if CARD_PARAMETER not in config.parameters:
-            return None
-        card = ModelCard.from_json(config.parameters[CARD_PARAMETER].string_value)
-        return Served(card, max(1, config.max_batch_size))
-
-    def _missing(self, name: str) -> ModelUnavailable:
-        index = self._transport.index()
-        state = {entry: (state, reason) for entry, _, state, reason in index}
-        if name in state:
-            what, reason = state[name]
-            return ModelUnavailable(
-                f"{self._transport.url}: the model {name!r} is not ready ({what}: {reason})",
-                "see the log of the server",
-            )
-        public = sorted(entry for entry in state if "." not in entry)
-        near = difflib.get_close_matches(name, public, 1)
-        return ModelUnavailable(
-            f"{self._transport.url}: no model {name!r}",
-            f"did you mean {near[0]!r}?" if near else f"served are: {', '.join(public) or 'none'}",
-        )
+def _last(items: Iterator[int | Samples], progress: Callable[[int], None]) -> Samples:
+    """The samples at the end; what comes before them is told."""
+    made: Samples | None = None
+    for item in items:
+        if isinstance(item, Samples):
+            made = item
+        else:
+            progress(item)
+    assert made is not None
+    return made

@@ -8,7 +8,8 @@
     ├── ServerError              1   the server answered with a failure of its own
     ├── ServerUnreachable        3   nobody answers, or the connection broke
     ├── ModelUnavailable         4   the server has no such model (or version), or it is not ready
-    ├── InvalidInput             5   an argument that the model's card does not allow
+    ├── InvalidInput             5   an argument, a setting or a file that does not fit, such as one
+    │                                that the model's card does not allow
     ├── ExportError              5   a checkpoint that is unsafe, damaged or of another family, or
     │                                a graph that does not compute what the checkpoint does
     ├── RepositoryError          5   a release that is missing, changed or damaged
@@ -72,7 +73,7 @@ class ModelUnavailable(GalateaError):
 
 
 class InvalidInput(GalateaError):
-    """An argument that the model's card does not allow."""
+    """An argument, a setting or a file that does not fit."""
 
     exit_code = 5
 

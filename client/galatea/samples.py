@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galatea import _tiles
+from galatea import _png, _tiles
 from galatea._files import write_atomically
 from galatea.card import ModelCard
 from galatea.errors import InvalidInput, MachineError
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Samples"]
-
-# zlib level 1 is four to five times faster than Pillow's default for a fifth more bytes.
-COMPRESS_LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,14 @@ class Samples:
         images: [n, H, W, C], uint8 unless the card says otherwise.
         masks: uint8 [n, H, W, 1], or None where the generator makes none and its sources have none.
         seeds: int64 [n]; the same seed with the same conditions gives the same image again. Empty
-            for translations in which no seed plays a part.
+            for translations in which no seed plays a part, and for images that have `origins`.
         conditions: by name, the value of each sample, [n].
         card: the model card.
         sources: of translations, the pictures as the model took them, [n, H, W, C].
-        names: of translations, what the pictures were called.
+        names: of translations, what the pictures were called; of images that no seed tells apart,
+            their numbers.
+        origins: of images that no single seed makes, what their latents are; see
+            :class:`galatea.latents.Latents`.
     """
 
     images: NDArray[Any]
@@ -51,6 +51,7 @@ class Samples:
     card: ModelCard
     sources: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,12 +68,18 @@ class Samples:
         return self.card.label.labels[int(self.labels[i])]
 
     def pil(self, i: int) -> Image:
-        """Image `i` for Pillow: mode L or RGB.
+        """Image `i` for Pillow: mode L, RGB or I;16.
 
         Raises:
-            InvalidInput: the image is not 8 bits with 1 or 3 channels.
+            InvalidInput: the image is neither 8 bits with 1 or 3 channels nor 16 bits with one.
         """
-        return _pil(self.images[i], self.card)
+        if not self._fit_png():
+            raise InvalidInput(
+                f"{self.card.name} makes {self.images.dtype} with {self.images.shape[-1]} channels "
+                f"({', '.join(self.card.image.channels)}): no picture for Pillow",
+                "use .images, the array, or .grid(), which shows the channels side by side",
+            )
+        return _png.picture(self.images[i])
 
     def provenance(self, i: int) -> dict[str, str]:
         """Where image `i` comes from, as written into its file.
@@ -93,6 +100,8 @@ class Samples:
         }
         if len(self.seeds):
             facts["galatea:seed"] = str(int(self.seeds[i]))
+        if self.origins:
+            facts["galatea:latent"] = self.origins[i]
         if self.sources is not None:
             facts["galatea:source"] = self.names[i]
             facts["galatea:source_sha256"] = hashlib.sha256(self.sources[i].tobytes()).hexdigest()
@@ -107,9 +116,9 @@ class Samples:
 
         Files are named ``<model>-v<version>-<seed>[-<class>].png``, translations
         ``<source>-<model>-v<version>.png``, and masks ``…-mask.png``. Images that PNG cannot hold
-        (floats, or other than 1 or 3 channels) are written as ``.npy`` [H, W, C], with their
-        provenance beside them in ``.json``; in a PNG it is inside. A file is written whole or not
-        at all, and an image after what belongs to it.
+        (floats, 16-bit colours, or other than 1 or 3 channels) are written as ``.npy`` [H, W, C],
+        with their provenance beside them in ``.json``; in a PNG it is inside. A file is written
+        whole or not at all, and an image after what belongs to it.
 
         Returns:
             The paths of the images.
@@ -136,7 +145,7 @@ class Samples:
 
     def filename(self, i: int) -> str:
         """What :meth:`save` calls image `i`."""
-        suffix = ".png" if _fits_png(self.images) else ".npy"
+        suffix = ".png" if self._fit_png() else ".npy"
         if self.names:
             return f"{self.names[i]}-{self.card.name}-v{self.card.version}{suffix}"
         label = self.label_name(i)
@@ -168,10 +177,9 @@ class Samples:
         """The files of image `i` with their content, the image last: where it is, all are."""
         facts = self.provenance(i)
         if self.masks is not None:
-            mask = _png(_pil(self.masks[i], self.card), facts)
-            yield path.with_name(f"{path.stem}-mask.png"), mask
+            yield path.with_name(f"{path.stem}-mask.png"), _png.encode(self.masks[i], facts)
         if path.suffix == ".png":
-            yield path, _png(self.pil(i), facts)
+            yield path, _png.encode(self.images[i], facts)
             return
         facts["channels"] = ", ".join(self.card.image.channels)
         told = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
@@ -180,30 +188,5 @@ class Samples:
         np.save(buffer, self.images[i])
         yield path, buffer.getvalue()
 
-
-def _fits_png(images: NDArray[Any]) -> bool:
-    return images.dtype == np.uint8 and images.shape[-1] in (1, 3)
-
-
-def _pil(pixels: NDArray[Any], card: ModelCard) -> Image:
-    from PIL import Image
-
-    if not _fits_png(pixels):
-        raise InvalidInput(
-            f"{card.name} makes {pixels.dtype} with {pixels.shape[-1]} channels "
-            f"({', '.join(card.image.channels)}): no picture for Pillow",
-            "use .images, the array, or .grid(), which shows the channels side by side",
-        )
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _png(image: Image, facts: dict[str, str]) -> bytes:
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    for key, value in facts.items():
-        if value:
-            info.add_itxt(key, value)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESS_LEVEL)
-    return buffer.getvalue()
+    def _fit_png(self) -> bool:
+        return _png.fits(self.images.dtype, self.images.shape[-1])

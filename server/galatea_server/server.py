@@ -27,6 +27,7 @@ ATTEMPTS = 3  # a free port may be taken by another process before Triton listen
 POLL_SECONDS = 0.02
 KILL_AFTER_SECONDS = 10  # after Triton should have ended by itself
 SHARED_MEMORY_BYTES = 16 << 20  # what each model instance starts with; it grows when needed
+PING_MILLISECONDS = 10_000  # clients may ask as often whether we live; default are five minutes
 LOADING_THREADS = 8
 
 
@@ -275,6 +276,7 @@ class EmbeddedServer:
             "http-port": self.ports["http"],
             "grpc-address": f"[{self.host}]" if six else self.host,
             "grpc-port": self.ports["grpc"],
+            "grpc-http2-min-recv-ping-interval-without-data": PING_MILLISECONDS,
             "metrics-address": f"ipv6:{self.host}" if six else self.host,
             "metrics-port": self.ports["metrics"],
             "log-verbose": 1 if self.verbose else 0,

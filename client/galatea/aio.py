@@ -1,0 +1,127 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from galatea._flow import Wait
+from galatea._session import Steps
+from galatea.card import ModelCard
+from galatea.client import Client
+from galatea.samples import Samples
+
+__all__ = ["AsyncClient"]
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """:class:`galatea.Client` for coroutines: same arguments, same results, same errors.
+
+    Only the waiting differs. Cancelling a task gives up what it has on its way. Several clients may
+    be used in one event loop, but each in one alone.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._client = Client(*args, **options)
+        self._session = self._client._session
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def models(self) -> list[ModelCard]:
+        """See :meth:`galatea.Client.models`."""
+        return await asyncio.to_thread(self._client.models)
+
+    async def search(self, words: str = "", **filters: str) -> list[ModelCard]:
+        """See :meth:`galatea.Client.search`."""
+        return await asyncio.to_thread(self._client.search, words, **filters)
+
+    async def model(self, name: str) -> ModelCard:
+        """See :meth:`galatea.Client.model`."""
+        return await asyncio.to_thread(self._client.model, name)
+
+    async def sample(self, name: str, n: int = 1, **arguments: Any) -> Samples:
+        """See :meth:`galatea.Client.sample`."""
+        return await _last(self._session.sample, name, n, **arguments)
+
+    async def translate(self, name: str, images: Any, **arguments: Any) -> Samples:
+        """See :meth:`galatea.Client.translate`."""
+        return await _last(self._session.translate, name, images, **arguments)
+
+    def stream(self, name: str, n: int | None = None, **arguments: Any) -> AsyncIterator[Samples]:
+        """See :meth:`galatea.Client.stream`; a mistake is told at the first batch."""
+        return _drive(self._session.stream, name, n, **arguments)
+
+    def translate_stream(self, name: str, images: Any, **arguments: Any) -> AsyncIterator[Samples]:
+        """See :meth:`galatea.Client.translate_stream`; a mistake is told at the first batch."""
+        return _drive(self._session.translate_stream, name, images, **arguments)
+
+
+async def _drive(begin: Callable[..., Steps[T]], *args: Any, **arguments: Any) -> AsyncIterator[T]:
+    """What a flow yields but the waiting, which the event loop does.
+
+    A step may read a picture or ask for a card, so each is taken in a thread.
+    """
+    steps = await asyncio.to_thread(begin, *args, **arguments)
+    try:
+        while (step := await _finished(asyncio.to_thread(next, steps, None))) is not None:
+            if isinstance(step, Wait):
+                await _pause(step)
+            else:
+                yield step
+    finally:
+        steps.close()
+
+
+async def _finished(step: Any) -> Any:
+    """The result of a thread; a task that is cancelled ends after it, because it cannot be left."""
+    running = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+async def _pause(step: Wait) -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(_: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed, nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    for future in step.futures:
+        future.add_done_callback(wake)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(done.wait(), step.seconds)
+
+
+async def _last(
+    begin: Callable[..., Steps[int | Samples]], *args: Any, **arguments: Any
+) -> Samples:
+    progress = arguments.pop("progress", lambda images: None)
+    made: Samples | None = None
+    async for item in _drive(begin, *args, **arguments):
+        if isinstance(item, Samples):
+            made = item
+        else:
+            progress(item)
+    assert made is not None
+    return made
