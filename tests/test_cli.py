@@ -150,6 +150,13 @@ def test_export_repo_and_families(checkpoints: dict[str, Path], tmp_path: Path) 
         (["export", "dcgan_mammo", "x.pt", "--name", "x", "--card", "no.toml"], 5, "no.toml: No"),
         (["repo", "ls", "--repository", "/nowhere"], 5, "/nowhere: no such folder"),
         (["serve", "--repository", "/nowhere"], 5, "/nowhere: no such folder"),
+        (["models", "--url", "a:1,a:1"], 5, "a:1, a:1: not a list of different servers"),
+        (["models", "--transport", "udp"], 2, "is not one of 'auto', 'grpc', 'shm'"),
+        (["models", "--hedge", "0.5"], 5, "a hedge of 0.5 is too early"),
+        (["models", "--patience", "-1"], 5, "a patience of -1.0 s is none"),
+        (["models", "--ca", "/no.pem"], 1, "/no.pem: cannot be read"),
+        (["models", "--cert", "/no.pem"], 5, "a client certificate without its key"),
+        (["models", "--token-file", "x", "--url", "a:1"], 5, "a:1: a token would travel in clear"),
         (["demo", "--examples", "/nowhere"], 1, "the demo's checkpoint is not here"),
     ],
 )
@@ -160,13 +167,6 @@ def test_a_failure_without_a_server_has_its_exit_code(
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_can_complete(shell: str) -> None:
-    done = galatea("completion", shell)
-    assert done.returncode == 0
-    assert "_GALATEA_COMPLETE" in done.stdout
 
 
 def test_the_version_is_told() -> None:

@@ -18,6 +18,12 @@ HEAVY = (
     "rich",
     "pydicom",
     "nibabel",
+    "highdicom",
+    "pyarrow",
+    "fsspec",
+    "s3fs",
+    "opentelemetry",
+    "prometheus_client",
     "docker",
     "galatea_exporter",
 )
@@ -73,7 +79,11 @@ def test_a_base_install_has_no_heavy_package(base_install: Path) -> None:
     assert not {"torch", "onnx", "onnxruntime", "gevent", "aiohttp", "pytriton"} & installed
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "repo verify", "repo activate"])
+@pytest.mark.parametrize(
+    "command",
+    ["", *COMMANDS, "repo verify", "repo activate", "dataset info", "dataset verify",
+     "dataset merge", "dataset regenerate"],
+)  # fmt: skip
 def test_every_help_works_in_a_base_install(base_install: Path, command: str) -> None:
     done = run(base_install, *command.split(), "--help")
     assert done.returncode == 0, done.stderr
@@ -86,6 +96,7 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         for path in (ROOT / "client" / "galatea").rglob("*.py")
         if path.stem not in ("__init__", "__main__")
     ]
+    modules.remove("galatea.torch")  # is for those who have it
     code = f"import importlib; [importlib.import_module(name) for name in {modules!r}]"
     subprocess.run([base_install / "bin" / "python", "-W", "error", "-c", code], check=True)
 
@@ -97,6 +108,10 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         (["export", "dcgan_mammo", "x.pt", "--name", "x"], "export"),
         (["import", "00001"], "export"),
         (["serve", "--repository", "."], "serve"),
+        (["generate", "x", "-n", "1", "-o", "s3://b/x"], "s3"),
+        (["generate", "x", "-n", "1", "-o", "x", "--format", "parquet"], "parquet"),
+        (["generate", "x", "-n", "1", "-o", "x", "--format", "dicom"], "dicom"),
+        (["generate", "x", "-n", "1", "-o", "x", "--format", "nifti"], "nifti"),
         (["demo", "--examples", str(ROOT / "examples")], "export"),
     ],
 )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galatea.cli._output import emit, json_option, say, table, wants_json
+from galatea.cli._output import emit, output_options, say, table, wants_json
+from galatea.cli.config import config, print_settings, settings_in_force
 from galatea.errors import GalateaError, RepositoryError
 from galatea_server.log import LEVELS, shown
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     "--log", "level", type=click.Choice(list(LEVELS)), default="warning", show_default=True,
     help="What of Triton's log goes to stderr.",
 )  # fmt: skip
-@json_option
+@output_options
 def serve(
     repository: Path,
     host: str,
@@ -86,12 +87,17 @@ def serve(
 @click.option("--http-port", default=8000, show_default=True, help="Port that should be free.")
 @click.option("--grpc-port", default=8001, show_default=True, help="Port that should be free.")
 @click.option("--metrics-port", default=8002, show_default=True, help="Port that should be free.")
-@json_option
-def doctor(http_port: int, grpc_port: int, metrics_port: int) -> None:
-    """Tell what this machine lacks to serve and export, and how to mend it."""
+@output_options
+@click.pass_context
+def doctor(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int) -> None:
+    """Tell what this machine lacks to serve and export, and how to mend it.
+
+    And what the settings are, as galatea config does.
+    """
     from galatea_server.doctor import examine
 
     findings = examine({"http": http_port, "grpc": grpc_port, "metrics": metrics_port})
+    settings = settings_in_force(config.make_context("config", [], parent=ctx.find_root()))
 
     def human() -> None:
         table(
@@ -101,8 +107,16 @@ def doctor(http_port: int, grpc_port: int, metrics_port: int) -> None:
         for finding in findings:
             if finding.state != "ok":
                 click.echo(f"{finding.check}: {finding.remedy}")
+        click.echo()
+        print_settings(settings)
 
-    emit([asdict(finding) for finding in findings], human)
+    emit(
+        {
+            "checks": [asdict(finding) for finding in findings],
+            "settings": [asdict(setting) for setting in settings],
+        },
+        human,
+    )
     sys.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
 
 
@@ -175,5 +189,9 @@ def _announce(server: EmbeddedServer) -> None:
     for name, version in others:
         click.echo(f"  {name} version {version}: no generator of galatea")
     if cards:
-        click.echo(f"try: galatea sample {cards[0].name} -n 8 --url {server.grpc_url}")
+        name, url = cards[0].name, server.grpc_url
+        if cards[0].source_picture is not None:
+            click.echo(f"try: galatea translate {name} pictures/ --url {url}")
+        else:
+            click.echo(f"try: galatea sample {name} -n 8 --url {url}")
     sys.stdout.flush()

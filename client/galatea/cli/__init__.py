@@ -7,19 +7,31 @@ so that every ``--help`` works in a base install and starts quickly.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
 from galatea.cli._errors import report_errors
+from galatea.cli._output import colour, output_options
+from galatea.cli._settings import apply_settings
 
 __all__ = ["main"]
+
+COMPLETE = "_GALATEA_COMPLETE"  # the variable by which a shell asks
 
 COMMANDS = {
     "models": "galatea.cli.discover:models",
     "show": "galatea.cli.discover:show",
     "sample": "galatea.cli.sample:sample",
     "translate": "galatea.cli.translate:translate",
+    "interpolate": "galatea.cli.interpolate:interpolate",
+    "generate": "galatea.cli.generate:generate",
+    "dataset": "galatea.cli.dataset:dataset",
     "bench": "galatea.cli.bench:bench",
     "catalog": "galatea.cli.catalog:catalog",
     "import": "galatea_exporter.importing.cli:import_",
@@ -28,6 +40,7 @@ COMMANDS = {
     "repo": "galatea.cli.repo:repo",
     "serve": "galatea_server.cli:serve",
     "doctor": "galatea_server.cli:doctor",
+    "config": "galatea.cli.config:config",
     "demo": "galatea.cli.demo:demo",
     "completion": "galatea.cli.completion:completion",
 }
@@ -46,15 +59,36 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        with report_errors(ctx):
-            return super().invoke(ctx)
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        """Runs the command line, or completes it for a shell, and ends the process."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        if asked := os.environ.get(COMPLETE):
+            sys.exit(shell_complete(self, {}, "galatea", COMPLETE, asked))
+        as_json = "--json" in arguments  # also where the arguments cannot be understood
+        with report_errors(as_json=as_json), self.make_context("galatea", arguments) as ctx:
+            self.invoke(ctx)
+        sys.exit(0)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="galatea")
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "GALATEA",
+        "color": colour(),
+    },
+)
+@click.option(
+    "--config", envvar="GALATEA_CONFIG", type=click.Path(path_type=Path), metavar="FILE",
+    is_eager=True, expose_value=False, callback=apply_settings,
+    help="Settings file; default ~/.config/galatea/config.toml.",
+)  # fmt: skip
+@output_options
+@click.version_option(package_name="galatea", allow_from_autoenv=False)
 def main() -> None:
     """Synthetic medical images from a Triton server.
+
+    Options can be set in a file and by environment variables too; galatea config shows them.
 
     Exit codes: 0 done, 1 failure, 2 usage, 3 server unreachable, 4 model missing or not ready,
     5 input refused, 6 deadline passed, 130 interrupted.

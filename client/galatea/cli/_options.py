@@ -7,15 +7,26 @@ from typing import Any, TypeVar
 
 import click
 
-from galatea.client import DEFAULT_URL, Client
+from galatea.cli._complete import complete_label, complete_model
+from galatea.cli._connection import Connection, server_options
 from galatea.errors import InvalidInput
+
+__all__ = [
+    "Connection",
+    "complete_model",
+    "label_option",
+    "seed_option",
+    "server_options",
+    "settings_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 seed_option = click.option("--seed", type=int, help="Seed of the first image; default random.")
 label_option = click.option(
-    "--label", help="Class by name or number, or 'balanced' (the default) to deal them out in turn."
-)
+    "--label", shell_complete=complete_label,
+    help="Class by name or number, or 'balanced' (the default) to deal them out in turn.",
+)  # fmt: skip
 
 
 def settings_option(command: F) -> F:
@@ -38,25 +49,3 @@ def _pair(setting: str) -> tuple[str, float]:
     except ValueError:
         what = "is no number" if equals else "has no value"
         raise InvalidInput(f"--set {setting!r} {what}", "write --set KEY=NUMBER") from None
-
-
-def server_options(command: F) -> F:
-    """Adds ``--url`` and ``--timeout``."""
-    url = click.option(
-        "--url", default=DEFAULT_URL, envvar="GALATEA_URL", show_default=True, show_envvar=True,
-        help="host:port of the server's gRPC port.",
-    )  # fmt: skip
-    timeout = click.option(
-        "--timeout", type=float, default=60.0, show_default=True,
-        help="Seconds that one request may take.",
-    )  # fmt: skip
-    return url(timeout(command))
-
-
-def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of served models for shell completion; none when no server answers at once."""
-    try:
-        with Client(ctx.params.get("url") or DEFAULT_URL, timeout=0.5) as client:
-            return [card.name for card in client.models() if card.name.startswith(incomplete)]
-    except Exception:  # completion must never print a traceback into the prompt
-        return []

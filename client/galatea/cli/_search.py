@@ -8,11 +8,17 @@ from typing import Any, TypeVar
 import click
 
 from galatea.card import ModelCard
-from galatea.catalogue import Entry
+from galatea.catalogue import Entry, entries
 from galatea.cli._output import say
 from galatea.search import TASKS, figure, incomparable
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _complete_family(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Families of the catalogue for shell completion."""
+    families = {entry.family for entry in entries().values()}
+    return sorted(family for family in families if family and family.startswith(incomplete))
 
 
 def search_options(command: F) -> F:
@@ -23,7 +29,8 @@ def search_options(command: F) -> F:
         click.option("--organ", default="", help="Words of the organ, e.g. brain."),
         click.option("--task", type=click.Choice(TASKS), callback=lambda _, __, task: task or "",
                      help="What the generator starts from."),
-        click.option("--family", default="", help="Words of the family, e.g. cyclegan."),
+        click.option("--family", default="", shell_complete=_complete_family,
+                     help="Words of the family, e.g. cyclegan."),
         click.option("--licence", default="", help="Words of the licence, e.g. MIT."),
         click.option("--size", default="", help="256, 256x192 or a comparison, e.g. '>=512'."),
         click.option("--rank", default="", metavar="METRIC",

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 import click
 import numpy as np
 
-from galatea.cli._options import complete_model, label_option, server_options
-from galatea.cli._output import emit, json_option, progress
-from galatea.client import Client
+from galatea.cli._options import Connection, complete_model, label_option, server_options
+from galatea.cli._output import emit, output_options, progress
 from galatea.errors import GalateaError, InvalidInput
 
 
@@ -33,8 +32,10 @@ class Load:
     p99_ms: float
 
 
-def measure(url: str, name: str, *, batch: int, callers: int, seconds: float, label: str | None,
-            timeout: float) -> Load:  # fmt: skip
+def measure(
+    connection: Connection, name: str, *, batch: int, callers: int, seconds: float,
+    label: str | None,
+) -> Load:  # fmt: skip
     """Runs `callers` threads, each with a connection of its own, for `seconds`.
 
     Raises:
@@ -47,7 +48,7 @@ def measure(url: str, name: str, *, batch: int, callers: int, seconds: float, la
 
     def caller(k: int) -> None:
         mine: list[float] = []
-        with Client(url, timeout=timeout) as client:
+        with connection.open() as client:
             try:
                 client.sample(name, batch, seed=k, label=label)  # connects, reads the card
             except GalateaError as error:
@@ -88,15 +89,14 @@ def measure(url: str, name: str, *, batch: int, callers: int, seconds: float, la
 @click.option("--seconds", type=float, default=5.0, show_default=True, help="How long.")
 @label_option
 @server_options
-@json_option
+@output_options
 def bench(
     name: str,
     batch: int,
     callers: int,
     seconds: float,
     label: str | None,
-    url: str,
-    timeout: float,
+    connection: Connection,
 ) -> None:
     """Measure images per second and latency of the generator NAME."""
     if callers < 1 or not seconds > 0:
@@ -104,8 +104,7 @@ def bench(
             f"{callers} callers for {seconds:g} s measure nothing", "give at least 1 caller, 1 s"
         )
     with progress(None, f"{callers} × batch {batch}"):
-        load = measure(url, name, batch=batch, callers=callers, seconds=seconds, label=label,
-                       timeout=timeout)  # fmt: skip
+        load = measure(connection, name, batch=batch, callers=callers, seconds=seconds, label=label)
     emit(
         asdict(load),
         lambda: click.echo(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from galatea.catalogue import Entry, entries, find
-from galatea.cli._output import emit, json_option, say, table
+from galatea.cli._output import emit, output_options, say, table
 from galatea.cli._search import rank_cells, rank_columns, search_options, warn_of_mixture
 from galatea.cli.discover import input_row, metric_row, output_row, print_rows
 from galatea.search import Query, size
@@ -26,7 +26,7 @@ def complete_entry(ctx: click.Context, param: click.Parameter, incomplete: str) 
 @search_options
 @click.option("--show", metavar="ID", shell_complete=complete_entry,
               help="Show all of one entry; the beginning of its id is enough.")  # fmt: skip
-@json_option
+@output_options
 def catalog(words: tuple[str, ...], show: str | None, rank: str, **filters: str) -> None:
     """List known generators, or those that match WORDS and filters.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from galatea.cli._output import emit, json_option, progress, say, steps
+from galatea.cli._output import emit, output_options, progress, say, steps
 from galatea.client import Client
 from galatea.errors import MachineError
 from galatea.extras import needs_extra
@@ -29,7 +29,7 @@ SEED = 7
     "-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
     help="Folder for the picture.",
 )  # fmt: skip
-@json_option
+@output_options
 def demo(examples: Path, repository: Path, output: Path) -> None:
     """Export the phantom generator, serve it, sample 64 images and make a picture of them."""
     checkpoint = examples / "phantom" / "phantom_cdcgan.pt"

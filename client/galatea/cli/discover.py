@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import click
 
 from galatea.card import Input, Metric, ModelCard, Output
-from galatea.cli._options import complete_model, server_options
-from galatea.cli._output import emit, json_option, say, table
+from galatea.cli._options import Connection, complete_model, server_options
+from galatea.cli._output import emit, output_options, say, table
 from galatea.cli._search import rank_cells, rank_columns, search_options, warn_of_mixture
-from galatea.client import Client
 
 Row = tuple[str, str]
 
@@ -18,13 +17,13 @@ Row = tuple[str, str]
 @click.command()
 @search_options
 @server_options
-@json_option
-def models(words: tuple[str, ...], rank: str, url: str, timeout: float, **filters: str) -> None:
+@output_options
+def models(words: tuple[str, ...], rank: str, connection: Connection, **filters: str) -> None:
     """List the generators that a server has ready, or those that match WORDS and filters.
 
     A word matches the beginning of a word in a card's texts; all of them must match.
     """
-    with Client(url, timeout=timeout) as client:
+    with connection.open() as client:
         cards = client.search(" ".join(words), rank=rank, **filters)
 
     def human() -> None:
@@ -46,9 +45,9 @@ def models(words: tuple[str, ...], rank: str, url: str, timeout: float, **filter
             ),
         )  # fmt: skip
         if not cards and (words or any(filters.values())):
-            say(f"nothing that {url} serves matches; leave out a word or a filter")
+            say(f"nothing that {connection.url} serves matches; leave out a word or a filter")
         elif not cards:
-            say(f"{url} serves no generators; export one with: galatea export")
+            say(f"{connection.url} serves no generators; export one with: galatea export")
 
     warn_of_mixture(cards, rank)
     emit([card.to_dict() for card in cards], human)
@@ -57,10 +56,10 @@ def models(words: tuple[str, ...], rank: str, url: str, timeout: float, **filter
 @click.command()
 @click.argument("name", shell_complete=complete_model)
 @server_options
-@json_option
-def show(name: str, url: str, timeout: float) -> None:
+@output_options
+def show(name: str, connection: Connection) -> None:
     """Show the card of a generator."""
-    with Client(url, timeout=timeout) as client:
+    with connection.open() as client:
         card = client.model(name)
     emit(card.to_dict(), lambda: print_card(card))
 

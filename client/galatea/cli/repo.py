@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from galatea.cli._output import emit, json_option, table
+from galatea.cli._complete import complete_release
+from galatea.cli._output import emit, output_options, table
 from galatea.cli.discover import print_card
 from galatea.errors import MachineError, RepositoryError
 
@@ -23,7 +24,7 @@ def repo() -> None:
 
 @repo.command()
 @repository_option
-@json_option
+@output_options
 def ls(repository: Path) -> None:
     """List all releases."""
     from galatea.repository import releases
@@ -55,10 +56,10 @@ def ls(repository: Path) -> None:
 
 
 @repo.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_release)
 @click.option("--version", type=int, help="Default is the active one.")
 @repository_option
-@json_option
+@output_options
 def show(name: str, version: int | None, repository: Path) -> None:
     """Show the model card of a release."""
     from galatea.repository import find
@@ -68,9 +69,9 @@ def show(name: str, version: int | None, repository: Path) -> None:
 
 
 @repo.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_release)
 @repository_option
-@json_option
+@output_options
 def verify(name: str | None, repository: Path) -> None:
     """Compare every file with its manifest; exit code 5 if anything differs."""
     from galatea.repository import releases
@@ -90,9 +91,10 @@ def verify(name: str | None, repository: Path) -> None:
 
 
 @repo.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_release)
 @click.argument("version", type=int)
 @repository_option
+@output_options
 def activate(name: str, version: int, repository: Path) -> None:
     """Make VERSION of NAME the one that is served from the next start on."""
     from galatea.repository import activate as run
@@ -106,4 +108,7 @@ def activate(name: str, version: int, repository: Path) -> None:
             f"{repository}: cannot be written: {error.strerror or error}",
             "check the permissions of the repository",
         ) from error
-    click.echo(f"{name} version {version} is active; restart the server to serve it")
+    emit(
+        {"name": name, "version": version, "active": True, "repository": str(repository)},
+        lambda: click.echo(f"{name} version {version} is active; restart the server to serve it"),
+    )

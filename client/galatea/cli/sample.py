@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from galatea.cli._options import (
+    Connection,
     complete_model,
     label_option,
     seed_option,
     server_options,
     settings_option,
 )
-from galatea.cli._output import emit, json_option, progress
-from galatea.client import Client
+from galatea.cli._output import emit, output_options, progress
 
 
 @click.command()
@@ -30,7 +30,7 @@ from galatea.client import Client
     help="Folder for the files.",
 )  # fmt: skip
 @server_options
-@json_option
+@output_options
 def sample(
     name: str,
     n: int,
@@ -38,8 +38,7 @@ def sample(
     label: str | None,
     settings: dict[str, float],
     output: Path,
-    url: str,
-    timeout: float,
+    connection: Connection,
 ) -> None:
     """Sample N images of the generator NAME into a folder of PNG files.
 
@@ -49,7 +48,7 @@ def sample(
     conditions: dict[str, Any] = {"label": label, **settings}
     start = time.perf_counter()
     first = last = None
-    with Client(url, timeout=timeout) as client, progress(n, name) as bar:
+    with connection.open() as client, progress(n, name) as bar:
         for batch in client.stream(name, n, seed=seed, **conditions):
             batch.save(output)
             first = int(batch.seeds[0]) if first is None else first

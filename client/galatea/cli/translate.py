@@ -12,9 +12,14 @@ import click
 
 from galatea import pictures, shapes
 from galatea.card import ModelCard, Preparation
-from galatea.cli._options import complete_model, label_option, server_options, settings_option
-from galatea.cli._output import emit, json_option, progress
-from galatea.client import Client
+from galatea.cli._options import (
+    Connection,
+    complete_model,
+    label_option,
+    server_options,
+    settings_option,
+)
+from galatea.cli._output import emit, output_options, progress
 from galatea.errors import InvalidInput
 from galatea.pictures import Picture
 
@@ -86,7 +91,7 @@ class Slices(click.ParamType[slice]):
     help="Leave out pictures whose result an earlier run has written.",
 )  # fmt: skip
 @server_options
-@json_option
+@output_options
 def translate(
     name: str,
     inputs: tuple[Path, ...],
@@ -102,8 +107,7 @@ def translate(
     settings: dict[str, float],
     output: Path,
     skip_existing: bool,
-    url: str,
-    timeout: float,
+    connection: Connection,
 ) -> None:
     """Translate pictures with the image-to-image model NAME.
 
@@ -121,7 +125,7 @@ def translate(
     start = time.perf_counter()
     done = skipped = 0
     seeds: list[int] = []
-    with Client(url, timeout=timeout) as client:
+    with connection.open() as client:
         card = client.model(name)
         total: int | None = None
         if kind:
