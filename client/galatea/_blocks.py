@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ __all__ = ["Blocks"]
 
 SMALLEST = 1 << 17  # bytes from which malloc takes fresh pages from the kernel, which clears them
 MOST = 6  # blocks that are kept
-FREE = 3  # references to a block that is ours alone: the list's, the loop's, and the count's own
 
 
 class Blocks:
@@ -31,10 +31,25 @@ class Blocks:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < SMALLEST:
             return np.empty(shape, dtype)
-        for block in self._blocks:
-            if block.nbytes == size and sys.getrefcount(block) == FREE:
+        for block, references in self._counted():
+            if block.nbytes == size and references == ALONE:
                 return block.view(dtype).reshape(shape)
         fresh = np.empty(size, np.uint8)
         if len(self._blocks) < MOST:
             self._blocks.append(fresh)
         return fresh.view(dtype).reshape(shape)
+
+    def _counted(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        """Each block with the references to it, a few of which are this method's own."""
+        for block in self._blocks:
+            yield block, sys.getrefcount(block)
+
+    @classmethod
+    def alone(cls) -> int:
+        """References that are counted to a block which nobody else has; Pythons differ."""
+        blocks = cls()
+        blocks.empty((SMALLEST,), np.uint8)
+        return next(blocks._counted())[1]
+
+
+ALONE = Blocks.alone()

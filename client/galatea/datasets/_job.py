@@ -123,7 +123,7 @@ class Job:
 
         mine, its = told(self), told(other)
         found = [
-            f"{name} {its.get(name, 'not given')}, not {mine.get(name, 'not given')}"
+            f"{name} {its.get(name, 'none')}, not {mine.get(name, 'none')}"
             for name in {**mine, **its}
             if mine.get(name) != its.get(name)
         ]
