@@ -27,7 +27,7 @@ TITLE = "Data sets"
 PHANTOM = Path(__file__).parents[1] / "examples" / "phantom"
 PACKAGES = ("galatea", "Pillow", "numpy", "pyarrow", "highdicom", "nibabel", "nvidia-pytriton")
 SMALL, LARGE = 1_000, 10_000
-LARGEST = {"png": 100_000, "webdataset": 100_000}
+LARGEST = {"png": 100_000}
 LIMIT = 250_000_000  # bytes
 
 # The peak that the kernel tells of a process includes what its parent had when it was forked, so a
