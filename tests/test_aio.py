@@ -37,6 +37,10 @@ def test_it_gives_what_the_other_client_gives(server: EmbeddedServer, client: Cl
         batches = [batch async for batch in twin.stream("masses", 20, seed=3, labels="benign")]
         assert b"".join(batch.images.tobytes() for batch in batches) == expected.images.tobytes()
 
+        latents = await twin.latent("masses", [3, 4])
+        again = await twin.synthesise("masses", latents, labels="benign")
+        assert again.images.tobytes() == expected.images[:2].tobytes()
+
     run(server, work)
 
 

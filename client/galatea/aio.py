@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from galatea._flow import Wait
 from galatea._session import Steps
 from galatea.card import ModelCard
 from galatea.client import Client
+from galatea.latents import Latents
 from galatea.samples import Samples
 
 __all__ = ["AsyncClient"]
@@ -64,6 +65,14 @@ class AsyncClient:
     async def translate(self, name: str, images: Any, **arguments: Any) -> Samples:
         """See :meth:`galatea.Client.translate`."""
         return await _last(self._session.translate, name, images, **arguments)
+
+    async def latent(self, name: str, seeds: int | Iterable[int], **arguments: Any) -> Latents:
+        """See :meth:`galatea.Client.latent`; a task that is cancelled lets it be finished."""
+        return await asyncio.to_thread(self._client.latent, name, seeds, **arguments)
+
+    async def synthesise(self, name: str, latents: Latents, **arguments: Any) -> Samples:
+        """See :meth:`galatea.Client.synthesise`; a task that is cancelled lets it be finished."""
+        return await asyncio.to_thread(self._client.synthesise, name, latents, **arguments)
 
     def stream(self, name: str, n: int | None = None, **arguments: Any) -> AsyncIterator[Samples]:
         """See :meth:`galatea.Client.stream`; a mistake is told at the first batch."""
