@@ -105,7 +105,9 @@ async def _finished(step: Any) -> Any:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise
 
 
@@ -118,8 +120,10 @@ async def _pause(step: Wait) -> None:
 
     for future in step.futures:
         future.add_done_callback(wake)
+    # Python 3.11's wait_for swallows a cancellation that comes as the waiting ends.
     with suppress(TimeoutError):
-        await asyncio.wait_for(done.wait(), step.seconds)
+        async with asyncio.timeout(step.seconds):
+            await done.wait()
 
 
 async def _last(
