@@ -57,6 +57,17 @@ def test_memory_is_used_again_and_given_back(server: EmbeddedServer) -> None:
     assert not regions()
 
 
+def test_a_client_that_is_closed_in_the_middle_leaves_no_memory(server: EmbeddedServer) -> None:
+    for _ in range(10):
+        with Client(server.grpc_url, transport="shm") as client:
+            stream = client.stream("phantom", seed=0)
+            next(stream)
+            kept = client.stream("phantom", seed=0)
+            next(kept)
+        # Both streams have requests on their way, and nobody has closed them.
+        assert not regions()
+
+
 def test_it_is_found_out_whether_memory_is_shared(server: EmbeddedServer) -> None:
     with Client(server.grpc_url) as client:
         client.sample("phantom", 1)

@@ -121,31 +121,35 @@ class SharedMemory:
         self._stub, self._metadata, self._address = stub, metadata, address
         self._make, self._insist = make, insist
         self._lock = threading.Lock()
-        self._free: list[tuple[Region, int]] = []
+        self._known: dict[
+            Region, int
+        ] = {}  # all regions, with the life of the server that knows it
+        self._free: list[Region] = []
         self._life = 0  # of the server, as far as we have noticed that it was restarted
-        self._tried = self._off = False
+        self._tried = self._off = self._closed = False
 
     def take(self, size: int) -> Region | None:
         """A region of at least `size` bytes for one request; None where messages must do."""
-        if self._off:
+        if self._off or self._closed:
             return None
         with self._lock:
-            fitting = [entry for entry in self._free if entry[0].size >= size]
-            for entry in fitting:
-                self._free.remove(entry)
-                if entry[1] == self._life:
-                    return entry[0]
-                entry[0].close()
+            for region in [region for region in self._free if region.size >= size]:
+                self._free.remove(region)
+                if self._known[region] == self._life:
+                    return region
+                self._drop(region)
         return self._new(size)
 
     def give(self, region: Region) -> None:
         """Takes a region back that the server has finished with."""
         with self._lock:
-            self._free.append((region, self._life))
+            if region in self._known:  # this is not closed
+                self._free.append(region)
 
     def retire(self, region: Region) -> None:
         """Lets go of a region that the server may still write into."""
-        region.close()
+        with self._lock:
+            self._drop(region)
 
     def forget(self) -> None:
         """The server may have been restarted: it knows no region any more."""
@@ -153,12 +157,19 @@ class SharedMemory:
             self._life += 1
 
     def close(self) -> None:
-        """Removes all free regions, here and on the server."""
+        """Removes all regions here, and on the server those that it has finished with."""
         with self._lock:
-            free, self._free = self._free, []
-        for region, life in free:
-            if life == self._life:
-                self._unregister(region.kind, region.name)
+            self._closed = True
+            finished = [region for region in self._free if self._known[region] == self._life]
+            self._free = []
+            for region in list(self._known):
+                self._drop(region)
+        for region in finished:
+            self._unregister(region.kind, region.name)
+
+    def _drop(self, region: Region) -> None:
+        """Removes a region that is not free; called with the lock held."""
+        if self._known.pop(region, None) is not None:
             region.close()
 
     def _new(self, size: int) -> Region | None:
@@ -167,14 +178,22 @@ class SharedMemory:
         except (OSError, RuntimeError) as error:
             self._give_up(str(getattr(error, "strerror", None) or error))
             return None
+        with self._lock:
+            if self._closed:
+                region.close()
+                return None
+            self._known[region] = self._life
         try:
             if not self._tried:
                 self._clear_away()
             self._call(f"{region.kind}SharedMemoryRegister", region.registration())
+        except ValueError:  # gRPC's word for a closed channel; the request itself will tell
+            self.retire(region)
+            return None
         except grpc.RpcError as error:
-            region.close()
+            self.retire(region)
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                return None  # the request itself will tell
+                return None  # here too
             self._give_up(str(error.details()))
             return None
         self._tried = True
