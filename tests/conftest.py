@@ -54,11 +54,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, 
         "dcgan_mammo", checkpoints["dcgan_mammo"],
         name="masses", repository=root, facts=facts, max_batch=MAX_BATCH,
     )  # fmt: skip
-    phantom = ROOT / "examples" / "phantom"
-    export(
-        "dcgan_mammo", phantom / "phantom_cdcgan.pt",
-        name="phantom", repository=root, facts=Facts.read(phantom / "card.toml"),
-    )  # fmt: skip
+    _export_phantom(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def phantom_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the trained demo generator alone, which anybody may read."""
+    root = tmp_path_factory.mktemp("phantom") / "models"
+    _export_phantom(root)
+    root.chmod(0o755)
     return root
 
 
@@ -105,3 +110,11 @@ def record(tmp_path: Path) -> Iterator[Record]:
     (tmp_path / NAME).unlink()
     with Record(NAME, content).served() as served:
         yield served
+
+
+def _export_phantom(repository: Path) -> None:
+    folder = ROOT / "examples" / "phantom"
+    export(
+        "dcgan_mammo", folder / "phantom_cdcgan.pt",
+        name="phantom", repository=repository, facts=Facts.read(folder / "card.toml"),
+    )  # fmt: skip

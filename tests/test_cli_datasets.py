@@ -30,10 +30,10 @@ def test_the_command_line_makes_the_same(
     server: EmbeddedServer, command: list[object], made: Path, tmp_path: Path
 ) -> None:
     parts = [tmp_path / "one", tmp_path / "two"]
-    for k, part in enumerate(parts, 1):
+    for k, part in enumerate(parts):
         done = galatea(*command, "--shard", f"{k}/2", "-o", part)
         assert done.returncode == 0, done.stderr
-        assert f"part {k} of 2" in done.stdout
+        assert f"part {k} of 2, counted from 0" in done.stdout
     incomplete = galatea("dataset", "verify", parts[0])
     assert incomplete.returncode == 5
     assert "dataset.json: is missing; 3 of 7 shards are there" in incomplete.stderr
@@ -65,8 +65,8 @@ def test_labels_on_the_command_line(command: list[object], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--shard", "0/3"], 2, "write i/N"),
-        (["--shard", "4/3"], 2, "write i/N"),
+        (["--shard", "3/3"], 2, "write i/N"),
+        (["--shard", "-1/3"], 2, "write i/N"),
         (["--labels", "benign=x"], 2, "no CLASS=WEIGHT"),
         (["--labels", "@nowhere.txt"], 2, "cannot be read"),
         (["--format", "jpeg"], 2, "'jpeg' is not one of"),

@@ -59,6 +59,12 @@ def test_an_unfinished_export_is_found(copy: Path) -> None:
     ]
 
 
+def test_an_unfinished_copy_is_found(copy: Path) -> None:
+    manifest = next((copy / "masses").glob("*/manifest.json"))
+    manifest.unlink()
+    assert "masses: has a card but no manifest.json: an unfinished copy" in verify(copy)
+
+
 @pytest.mark.parametrize(
     "manifest",
     [

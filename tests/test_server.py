@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from galatea import (
@@ -35,7 +37,7 @@ from galatea import (
     ServerUnreachable,
 )
 from galatea_server import doctor, installation
-from galatea_server.log import shown
+from galatea_server.log import last_words, shown
 from galatea_server.server import EmbeddedServer
 from support import is_running, wait_until
 
@@ -427,6 +429,44 @@ def test_the_log_is_shown_from_a_level_on(
         assert capsys.readouterr().err == "".join(messages[:2] + messages[3:])
 
 
+def test_what_was_shown_of_a_long_log_takes_no_room(tmp_path: Path) -> None:
+    line = b"I1121 07:00:00.000000 1 server.cc:1] " + b"x" * 100_000 + b"\n"
+    with (tmp_path / "log").open("w+b") as log, shown(log, "error"):
+        for _ in range(40):
+            log.write(line)
+        log.flush()
+        assert os.fstat(log.fileno()).st_size == 40 * len(line)
+        wait_until(lambda: os.fstat(log.fileno()).st_blocks * 512 < len(line))
+
+
+def test_a_log_with_dates_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["2026-01-31T07:00:00Z I 1 a.cc:1] news\n", "2026-01-31T07:00:01Z E 1 a.cc:2] bad\n"]
+    with (tmp_path / "log").open("w+b") as log:
+        log.write("".join(lines).encode())
+        log.flush()
+        with shown(log, "warning"):
+            pass
+    assert capsys.readouterr().err == lines[1]
+    assert last_words("".join(lines)) == lines[1].strip()
+
+
+def test_a_restricted_server_refuses_shared_memory(plain: EmbeddedServer) -> None:
+    asked = service_pb2.SystemSharedMemoryStatusRequest()
+    with (
+        EmbeddedServer(plain.repository, restrict=True) as server,
+        grpc.insecure_channel(server.grpc_url) as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="restricted"):
+            stub.SystemSharedMemoryStatus(asked)
+
+
+def test_models_are_reported_to_nobody() -> None:
+    found = installation.locate_embedded()
+    assert found.environment({})["ORT_DISABLE_TELEMETRY"] == "1"
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"  # since the exporter was imported
+
+
 def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> None:
     write_model(tmp_path, "twice")
     server = EmbeddedServer(tmp_path)
@@ -439,7 +479,7 @@ def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> Non
 
 
 def test_the_backend_directory_is_made_of_real_files_and_kept(tmp_path: Path) -> None:
-    found = installation.locate()
+    found = installation.locate_embedded()
     folder = installation.backend_directory(found, tmp_path / "cache")
     backends = [folder / "onnxruntime", folder / "python"]
     files = [path for backend in backends for path in sorted(backend.rglob("*"))]
@@ -467,7 +507,7 @@ def test_the_doctor_finds_this_machine_fit() -> None:
 
 def test_the_doctor_names_each_illness_with_its_cure(plain: EmbeddedServer, tmp_path: Path) -> None:
     venv.create(tmp_path, symlinks=True)
-    backends = installation.backend_directory(installation.locate(), tmp_path / "cache")
+    backends = installation.backend_directory(installation.locate_embedded(), tmp_path / "cache")
     copied = backends / "python" / "libtriton_python.so"
     sick = [
         doctor.check_numpy("2.1.0"),

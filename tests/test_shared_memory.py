@@ -45,6 +45,18 @@ def test_images_are_the_same_either_way(server: EmbeddedServer, sharing: Client)
     assert shared.images.flags.writeable
 
 
+def test_a_server_that_refuses_shared_memory_gets_messages(
+    phantom_repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        EmbeddedServer(phantom_repository, restrict=True) as server,
+        Client(server.grpc_url, transport="shm") as client,
+    ):
+        assert len(client.sample("phantom", 100, seed=5)) == 100
+    assert caplog.text.count("images come in messages") == 1
+    assert not regions()
+
+
 def test_memory_is_used_again_and_given_back(server: EmbeddedServer) -> None:
     with Client(server.grpc_url, transport="shm") as client:
         kept = list(client.stream("phantom", 200, seed=0, batch_size=8))

@@ -32,6 +32,7 @@ __all__ = ["MANIFEST", "Release", "activate", "find", "releases", "verify"]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+CARD = f'key: "{CARD_PARAMETER}"'  # how a configuration with a card is told
 
 
 @dataclass(frozen=True)
@@ -251,8 +252,12 @@ def _check(release: Release) -> Iterator[str]:
 
 
 def _unfinished(root: Path, known: list[Release]) -> Iterator[str]:
-    """Stages whose public model was never released: an export that was killed."""
+    """What is there in part: of an export that was killed, or of a copy that still goes on."""
     public = {release.name for release in known}
+    for config in sorted(root.glob("*/config.pbtxt")):
+        name = config.parent.name
+        if name not in public and CARD in config.read_text("utf-8", "replace"):
+            yield f"{name}: has a card but no {MANIFEST}: an unfinished copy"
     for config in sorted(root.glob("*.*/config.pbtxt")):
         name = config.parent.name.partition(".")[0]
         if name not in public and not (root / name / "config.pbtxt").is_file():

@@ -7,18 +7,21 @@ import signal
 import sys
 import tempfile
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from galatea.cli._output import emit, output_options, say, table, wants_json
 from galatea.cli.config import config, print_settings, settings_in_force
 from galatea.errors import GalateaError, RepositoryError
+from galatea.extras import needs_extra
 from galatea_server.log import LEVELS, shown
 
 if TYPE_CHECKING:
+    from galatea_server.container import ContainerServer
     from galatea_server.server import EmbeddedServer
 
 
@@ -44,6 +47,27 @@ if TYPE_CHECKING:
     "--log", "level", type=click.Choice(list(LEVELS)), default="warning", show_default=True,
     help="What of Triton's log goes to stderr.",
 )  # fmt: skip
+@click.option(
+    "--log-format", type=click.Choice(["default", "iso8601"]), default="default",
+    show_default=True, help="How Triton writes it; iso8601 with dates.",
+)  # fmt: skip
+@click.option(
+    "--restrict/--no-restrict",
+    help="Refuse shared memory and changes of traces and of the log over the wire.",
+)
+@click.option(
+    "--triton", multiple=True, metavar="FLAG",
+    help="A further flag of tritonserver, as --name=value.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["embedded", "docker"]), default="embedded", show_default=True,
+    help="Run Triton on this machine as it is, or in a container.",
+)  # fmt: skip
+@click.option(
+    "--image", metavar="REF",
+    help="Of the container; default is galatea-server-cpu, or galatea-server with --gpus.",
+)  # fmt: skip
+@click.option("--gpus", metavar="all|N|0,2", help="GPUs of the container; implies cuda.")
 @output_options
 def serve(
     repository: Path,
@@ -55,31 +79,57 @@ def serve(
     exit_timeout: int,
     verify: bool,
     level: str,
+    log_format: str,
+    restrict: bool,
+    triton: tuple[str, ...],
+    engine: str,
+    image: str | None,
+    gpus: str | None,
 ) -> None:
     """Serve a model repository with Triton on this machine.
 
     Stops on Ctrl-C or SIGTERM: requests under way may finish, then Triton's exit status is
     returned.
     """
-    from galatea_server.server import EmbeddedServer
+    address: dict[str, Any] = {
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+    }
+    if engine == "docker":
+        options: dict[str, Any] = {
+            "model-config": model_config or ("cuda" if gpus else None),
+            "verify": verify,
+            "log": level,
+            # What is not asked for here is as the image has it.
+            "log-format": None if log_format == "default" else log_format,
+            "restrict": restrict or None,
+            "triton": triton,
+        }
+        status = _run(_container(repository, image, gpus, options, exit_timeout, address))
+    elif image or gpus:
+        raise click.UsageError("--image and --gpus are for --engine docker")
+    else:
+        from galatea_server.server import EmbeddedServer
 
-    if verify and repository.is_dir():
-        _verify(repository)
-    with tempfile.TemporaryFile() as log:
-        server = EmbeddedServer(
-            repository,
-            host=host,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            model_config=model_config,
-            exit_timeout=exit_timeout,
-            verbose=level == "verbose",
-            log=log,
-        )
-        with shown(log, level):
-            status = _run(server)
-    say(f"Triton ended with status {status}")
+        if verify and repository.is_dir():
+            _verify(repository)
+        with tempfile.TemporaryFile() as log:
+            server = EmbeddedServer(
+                repository,
+                model_config=model_config,
+                exit_timeout=exit_timeout,
+                restrict=restrict,
+                verbose=level == "verbose",
+                log_format=log_format.upper() if log_format == "iso8601" else log_format,
+                further=triton,
+                log=log,
+                **address,
+            )
+            with shown(log, level):
+                status = _run(server)
+        say(f"Triton ended with status {status}")
     sys.exit(status if status >= 0 else 128 - status)
 
 
@@ -120,7 +170,37 @@ def doctor(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int
     sys.exit(1 if any(finding.state == "fail" for finding in findings) else 0)
 
 
-def _run(server: EmbeddedServer) -> int:
+def _container(
+    repository: Path,
+    image: str | None,
+    gpus: str | None,
+    options: dict[str, Any],
+    exit_timeout: int,
+    address: dict[str, Any],
+) -> ContainerServer:
+    """The server in a container, with memory for the repository's largest answers."""
+    with needs_extra("docker"):
+        from galatea_server.container import ContainerServer
+    from galatea_server.installation import cache_folder
+    from galatea_server.preflight import check_repository
+    from galatea_server.sizing import shared_memory
+
+    check_repository(repository, options["model-config"])
+    tensorrt = str(options["model-config"]).startswith("tensorrt")
+    name = "galatea-server" if gpus else "galatea-server-cpu"
+    return ContainerServer(
+        repository,
+        image or f"{name}:{version('galatea')}",
+        options=options,
+        shm_bytes=shared_memory(repository),
+        gpus=gpus,
+        engines=cache_folder() / "engines" if tensorrt else None,
+        exit_timeout=exit_timeout,
+        **address,
+    )
+
+
+def _run(server: EmbeddedServer | ContainerServer) -> int:
     """Serves until a signal comes or Triton ends; Triton's exit status."""
     asked = False
 
@@ -162,7 +242,7 @@ def _verify(repository: Path) -> None:
         )
 
 
-def _announce(server: EmbeddedServer) -> None:
+def _announce(server: EmbeddedServer | ContainerServer) -> None:
     from galatea.client import Client
 
     with Client(server.grpc_url) as client:
@@ -186,8 +266,8 @@ def _announce(server: EmbeddedServer) -> None:
         click.echo(f"  {protocol:<8} {url}")
     for card in cards:
         click.echo(f"  {card.name} version {card.version}: {card.title or card.task}")
-    for name, version in others:
-        click.echo(f"  {name} version {version}: no generator of galatea")
+    for name, number in others:
+        click.echo(f"  {name} version {number}: no generator of galatea")
     if cards:
         name, url = cards[0].name, server.grpc_url
         if cards[0].source_picture is not None:

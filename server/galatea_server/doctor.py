@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from galatea.errors import MachineError
-from galatea_server.installation import Installation, find_bash, find_libpython, locate
+from galatea_server.installation import (
+    QUIET,
+    EmbeddedTriton,
+    NvidiaTriton,
+    find_bash,
+    find_libpython,
+    locate,
+)
 
 SHARED_MEMORY_WANTED = 256 << 20  # bytes; a container's default of 64 MB fails at larger batches
 SHARED_MEMORY_NEEDED = 64 << 20  # with less, not even a demo's models are loaded
@@ -39,24 +46,9 @@ class Finding:
 
 def examine(ports: Mapping[str, int]) -> list[Finding]:
     """All checks for this machine; `ports` are those that the server would take."""
-    try:
-        installation = locate()
-        found = [
-            check_triton(installation),
-            check_stub(installation),
-            check_libraries(
-                [installation.binary, *installation.python_parts.values()],
-                installation.environment(os.environ),
-            ),
-        ]
-    except MachineError as error:
-        found = [Finding("nvidia-pytriton", "fail", error.problem, error.remedy)]
     return [
-        *found,
-        check_libpython(find_libpython()),
+        *_examine_triton(),
         check_bash(find_bash()),
-        check_numpy(_version("numpy")),
-        check_onnxruntime(sys.executable),
         check_tritonclient(_version("tritonclient")),
         *(check_port(protocol, port) for protocol, port in ports.items()),
         check_shared_memory(Path("/dev/shm")),  # noqa: S108 - the kernel's, not a temporary file
@@ -65,7 +57,28 @@ def examine(ports: Mapping[str, int]) -> list[Finding]:
     ]
 
 
-def check_triton(installation: Installation) -> Finding:
+def _examine_triton() -> list[Finding]:
+    """Triton, and what ours needs beside it; NVIDIA's images bring that themselves."""
+    try:
+        installation = locate()
+    except MachineError as error:
+        found = [Finding("nvidia-pytriton", "fail", error.problem, error.remedy)]
+    else:
+        found = [check_triton(installation)]
+        if isinstance(installation, NvidiaTriton):
+            return found
+        found.append(check_stub(installation))
+        programs = [installation.binary, *installation.python_parts.values()]
+        found.append(check_libraries(programs, installation.environment(os.environ)))
+    return [
+        *found,
+        check_libpython(find_libpython()),
+        check_numpy(_version("numpy")),
+        check_onnxruntime(sys.executable),
+    ]
+
+
+def check_triton(installation: EmbeddedTriton | NvidiaTriton) -> Finding:
     """The server starts far enough to print its options."""
     name = "tritonserver"
     try:
@@ -85,10 +98,11 @@ def check_triton(installation: Installation) -> Finding:
             name, "fail", f"does not start: {' '.join(reason)}",
             "the wheel needs x86-64 Linux with glibc 2.35 or newer (Debian 12, Ubuntu 22.04)",
         )  # fmt: skip
-    return Finding(name, "ok", f"from nvidia-pytriton {installation.release}")
+    source = "NVIDIA's image" if isinstance(installation, NvidiaTriton) else "nvidia-pytriton"
+    return Finding(name, "ok", f"from {source} {installation.release}")
 
 
-def check_stub(installation: Installation) -> Finding:
+def check_stub(installation: EmbeddedTriton) -> Finding:
     """The wheel has a Python backend process for this version of Python."""
     if installation.stub.is_file():
         return Finding("Python backend", "ok", f"for Python {sys.version_info.major}."
@@ -158,7 +172,7 @@ def check_onnxruntime(python: str) -> Finding:
     name = "onnxruntime"
     done = subprocess.run(
         [python, "-c", IMPORT_ONNXRUNTIME],
-        capture_output=True, text=True, timeout=60, check=False,
+        env={**QUIET, **os.environ}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         words = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]

@@ -1,8 +1,9 @@
-"""Where the parts of the embedded Triton lie, and the backend directory made from them.
+"""Where Triton's parts lie, and the backend directory made from them where there is none.
 
-The nvidia-pytriton wheel brings NVIDIA's tritonserver with its Python backend. Triton accepts
-backends that are written in Python, so a folder ``onnxruntime`` with our ``model.py`` serves the
-very repository that NVIDIA's own ONNX Runtime backend serves in production.
+NVIDIA's images have a whole Triton in ``/opt/tritonserver``. Elsewhere the nvidia-pytriton wheel
+brings tritonserver with its Python backend. Triton accepts backends that are written in Python, so
+a folder ``onnxruntime`` with our ``model.py`` serves the very repository that NVIDIA's own ONNX
+Runtime backend serves in production.
 """
 
 from __future__ import annotations
@@ -28,10 +29,45 @@ SITE = "GALATEA_SERVER_SITE"  # tells the backend where the server's Python pack
 PACKAGES = ("numpy", "onnxruntime")  # what the backend imports
 STUB = "python/triton_python_backend_stub"
 MODEL = "onnxruntime/model.py"
+# From 1.29 on, ONNX Runtime reports names and digests of models to its makers, unless told not to.
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+NVIDIA = Path("/opt/tritonserver")  # where NVIDIA's images have Triton
 
 
 @dataclass(frozen=True)
-class Installation:
+class NvidiaTriton:
+    """Triton as NVIDIA's images bring it: with all its backends, and an environment that fits.
+
+    Attributes:
+        triton: folder with ``bin/tritonserver`` and ``backends``.
+    """
+
+    triton: Path
+
+    @property
+    def binary(self) -> Path:
+        """The tritonserver executable."""
+        return self.triton / "bin" / "tritonserver"
+
+    @property
+    def backends(self) -> Path:
+        """The folder with the backends."""
+        return self.triton / "backends"
+
+    @property
+    def release(self) -> str:
+        """Version of Triton, as the image tells it."""
+        return os.environ.get("TRITON_SERVER_VERSION", "unknown")
+
+    def environment(
+        self, inherited: Mapping[str, str], backends: Path | None = None
+    ) -> dict[str, str]:
+        """Environment variables for tritonserver: those of the image."""
+        return {**QUIET, **inherited}
+
+
+@dataclass(frozen=True)
+class EmbeddedTriton:
     """The parts of one Python environment that make an embedded Triton.
 
     Attributes:
@@ -90,6 +126,7 @@ class Installation:
         if "LD_LIBRARY_PATH" in inherited:
             libraries.append(inherited["LD_LIBRARY_PATH"])
         environment = {
+            **QUIET,
             **inherited,
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             SITE: os.pathsep.join(map(str, self.site)),
@@ -100,8 +137,20 @@ class Installation:
         return environment
 
 
-def locate() -> Installation:
-    """Finds the installation of the running interpreter; nothing of it is imported.
+def locate() -> EmbeddedTriton | NvidiaTriton:
+    """Finds the Triton of the running interpreter, else that of NVIDIA's image.
+
+    Raises:
+        MachineError: there is neither.
+    """
+    whole = NvidiaTriton(NVIDIA)
+    if find_spec("pytriton") is None and whole.binary.is_file():
+        return whole
+    return locate_embedded()
+
+
+def locate_embedded() -> EmbeddedTriton:
+    """Finds the Triton of the running interpreter; nothing of it is imported.
 
     Raises:
         MachineError: the extra ``serve`` is not installed.
@@ -118,7 +167,7 @@ def locate() -> Installation:
     }
     site = tuple(dict.fromkeys(folders[name].parent for name in PACKAGES))
     wheel = folders["pytriton"]
-    return Installation(
+    return EmbeddedTriton(
         triton=wheel / "tritonserver",
         libraries=wheel.parent / "nvidia_pytriton.libs",
         libpython=find_libpython(),
@@ -148,7 +197,7 @@ def find_libpython() -> Path | None:
     return Path(found) if found and os.path.isabs(found) else None
 
 
-def backend_directory(installation: Installation, cache: Path | None = None) -> Path:
+def backend_directory(installation: EmbeddedTriton, cache: Path | None = None) -> Path:
     """A folder with the backends ``python`` and ``onnxruntime`` as real files.
 
     Triton refuses links that lead out of the backend directory, so the parts are copied once for
@@ -175,7 +224,7 @@ def backend_directory(installation: Installation, cache: Path | None = None) -> 
     key = hashlib.sha256(interpreter.encode())
     for name, content in sorted(contents.items()):
         key.update(f"{name} {len(content)} ".encode() + content)
-    target = (cache or _cache()) / f"backends-{key.hexdigest()[:16]}"
+    target = (cache or cache_folder()) / f"backends-{key.hexdigest()[:16]}"
     if not _is_complete(target, contents):
         _assemble(target, contents, interpreter)
     if not os.access(target / STUB, os.X_OK):
@@ -212,7 +261,12 @@ def _assemble(target: Path, contents: Mapping[str, bytes], interpreter: str) -> 
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where galatea keeps what it can make again.
+
+    Raises:
+        FileNotFoundError: this user has no home folder.
+    """
     chosen = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if not os.path.isabs(chosen):  # a user without a home folder
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 import threading
@@ -13,8 +14,13 @@ from typing import BinaryIO
 from galatea.errors import GalateaError, MachineError, RepositoryError, ServerError
 
 POLL_SECONDS = 0.1
+KEPT_BYTES = 1 << 20  # of what was shown, a server that runs for months keeps no more
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
-# Which messages each level shows; the first letter of a message is its severity.
+# How a message begins: its severity, in the format iso8601 after the time.
+MESSAGE = re.compile(r"(?:\d{4}-\d\d-\d\dT[\d:]+Z )?([EWIF])[ \d]")
+
+# Which messages each level shows, by their severity.
 LEVELS = {"error": "EF", "warning": "EWF", "info": "EWIF", "verbose": "EWIF"}
 
 # What Triton says as a warning or an error wherever there is no GPU; of no consequence.
@@ -64,7 +70,11 @@ def lost_port(log: str) -> tuple[str, int] | None:
 def last_words(log: str) -> str:
     """The last error in the log, else its last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip() and not NOISE.search(line)]
-    errors = [line for line in lines if re.match(r"E\d|error", line)]
+    errors = [
+        line
+        for line in lines
+        if line.startswith("error") or ((found := MESSAGE.match(line)) and found[1] == "E")
+    ]
     return _clean((errors or lines or ["it left no word"])[-1])
 
 
@@ -88,23 +98,33 @@ def shown(log: BinaryIO, level: str) -> Iterator[None]:
 
 def _copy(number: int, level: str, done: threading.Event) -> None:
     # Opened anew, since a duplicate would share its position with Triton, which writes there.
-    with open(f"/proc/self/fd/{number}", encoding="utf-8", errors="replace") as file:
-        wanted, line = False, ""
+    with open(f"/proc/self/fd/{number}", "rb") as file:
+        wanted, line, freed = False, b"", 0
         while True:
             over = done.is_set()
             line += file.readline()
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 if over:
                     return
+                if file.tell() - freed > KEPT_BYTES:
+                    freed = file.tell()
+                    _free(number, freed)
                 done.wait(POLL_SECONDS)
                 continue
-            # A line that begins with a severity and a digit is a new message, any other goes on.
-            if line[:1] in "EWIF" and line[1:2].isdigit():
-                wanted = line[0] in LEVELS[level] and not NOISE.search(line)
+            text, line = line.decode("utf-8", "replace"), b""
+            # Any other line continues the message before it.
+            if message := MESSAGE.match(text):
+                wanted = message[1] in LEVELS[level] and not NOISE.search(text)
             if wanted:
-                sys.stderr.write(line)
+                sys.stderr.write(text)
                 sys.stderr.flush()
-            line = ""
+
+
+def _free(number: int, end: int) -> None:
+    """Gives back the room of a file's bytes before `end`; where that cannot be, they stay."""
+    libc = ctypes.CDLL(None)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    libc.fallocate(number, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, end)
 
 
 def _clean(text: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,15 +11,23 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from galatea.errors import DeadlineExceeded, MachineError
 from galatea_server import guard
-from galatea_server.installation import Installation, backend_directory, find_bash, locate
+from galatea_server.installation import (
+    EmbeddedTriton,
+    NvidiaTriton,
+    backend_directory,
+    find_bash,
+    locate,
+)
 from galatea_server.log import explain, last_words, lost_port
 from galatea_server.preflight import address, check_repository, take_ports
+from galatea_server.reach import Reachable
 
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 ATTEMPTS = 3  # a free port may be taken by another process before Triton listens on it
@@ -29,9 +36,10 @@ KILL_AFTER_SECONDS = 10  # after Triton should have ended by itself
 SHARED_MEMORY_BYTES = 16 << 20  # what each model instance starts with; it grows when needed
 PING_MILLISECONDS = 10_000  # clients may ask as often whether we live; default are five minutes
 LOADING_THREADS = 8
+RESTRICTED = "shared-memory,trace,logging"  # what nobody may do over the wire, when restricted
 
 
-class EmbeddedServer:
+class EmbeddedServer(Reachable):
     """A Triton server on this machine, without Docker or a GPU.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. It ends when the process
@@ -44,7 +52,10 @@ class EmbeddedServer:
         model_config: named variant of the models' configurations, e.g. "cuda"; None takes
             ``config.pbtxt``.
         exit_timeout: seconds that requests under way get to finish when the server stops.
+        restrict: refuse shared memory and changes of traces and of the log over the wire.
         verbose: log every request.
+        log_format: ``default``, or ``ISO8601`` with dates.
+        further: flags of tritonserver, put after ours.
         log: a file that Triton's log goes to; a temporary one by default.
     """
 
@@ -58,7 +69,10 @@ class EmbeddedServer:
         metrics_port: int = 0,
         model_config: str | None = None,
         exit_timeout: int = 30,
+        restrict: bool = False,
         verbose: bool = False,
+        log_format: str = "default",
+        further: Sequence[str] = (),
         log: BinaryIO | None = None,
     ) -> None:
         self.repository = Path(repository)
@@ -66,7 +80,10 @@ class EmbeddedServer:
         self.ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.model_config = model_config
         self.exit_timeout = exit_timeout
+        self.restrict = restrict
         self.verbose = verbose
+        self.log_format = log_format
+        self.further = tuple(further)
         self._wanted = dict(self.ports)
         self._given_log = log
         self._log: BinaryIO | None = None
@@ -74,21 +91,6 @@ class EmbeddedServer:
         self._ended = threading.Event()
         self._regions = f"galatea-{uuid.uuid4().hex}-"
         self._spare: tempfile.TemporaryDirectory[str] | None = None
-
-    @property
-    def grpc_url(self) -> str:
-        """host:port for the client."""
-        return self._url("grpc")
-
-    @property
-    def http_url(self) -> str:
-        """host:port of the KServe v2 HTTP API."""
-        return self._url("http")
-
-    @property
-    def metrics_url(self) -> str:
-        """host:port of the Prometheus metrics, under ``/metrics``."""
-        return self._url("metrics")
 
     @property
     def pid(self) -> int:
@@ -137,12 +139,6 @@ class EmbeddedServer:
             self.stop()
             raise
 
-    def models(self) -> list[tuple[str, int]]:
-        """(name, version) of every Triton model that is ready, stages included."""
-        index = json.loads(self._ask("http", "POST", "/v2/repository/index")[1])
-        ready = [entry for entry in index if entry.get("state") == "READY"]
-        return sorted((entry["name"], int(entry["version"])) for entry in ready)
-
     def stop(self) -> int | None:
         """Ends the server; requests under way may finish.
 
@@ -178,15 +174,13 @@ class EmbeddedServer:
     ) -> None:
         self.stop()
 
-    def _url(self, protocol: str) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.ports[protocol]}"
-
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the server was not started"
         return self._process
 
-    def _backends(self, installation: Installation) -> Path:
+    def _backends(self, installation: EmbeddedTriton | NvidiaTriton) -> Path:
+        if isinstance(installation, NvidiaTriton):
+            return installation.backends
         try:
             return backend_directory(installation)
         except OSError:  # a read-only home, or none
@@ -199,7 +193,7 @@ class EmbeddedServer:
                 "set XDG_CACHE_HOME to a folder that you may write to and run programs from",
             ) from error
 
-    def _launch(self, installation: Installation, backends: Path) -> None:
+    def _launch(self, installation: EmbeddedTriton | NvidiaTriton, backends: Path) -> None:
         # A file without a name: nothing is left of it however the processes end.
         self._log = self._given_log or tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
         self._ended.clear()
@@ -221,7 +215,7 @@ class EmbeddedServer:
 
     def _own(
         self,
-        installation: Installation,
+        installation: EmbeddedTriton | NvidiaTriton,
         backends: Path,
         started: threading.Event,
         failure: list[OSError],
@@ -280,22 +274,28 @@ class EmbeddedServer:
             "metrics-address": f"ipv6:{self.host}" if six else self.host,
             "metrics-port": self.ports["metrics"],
             "log-verbose": 1 if self.verbose else 0,
+            "log-format": self.log_format,
         }
         if self.model_config is not None:
             flags["model-config-name"] = self.model_config
         if not any(device.exists() for device in GPU_DEVICES):
             flags |= {"allow-gpu-metrics": "false", "pinned-memory-pool-byte-size": 0}
+        if self.restrict:
+            key = f"{RESTRICTED}:galatea-key={secrets.token_hex(16)}"  # which nobody is told
+            flags |= {"http-restricted-api": key, "grpc-restricted-protocol": key}
         return [
             *(f"--{name}={value}" for name, value in flags.items()),
+            *(f"--metrics-config={kind}_latencies=true" for kind in ("summary", "histogram")),
             f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}",
             f"--backend-config=python,shm-region-prefix-name={self._regions}",
             "--disable-auto-complete-config",
+            *self.further,
         ]
 
     def _await_ready(self, timeout: float, *, last: bool) -> bool:
         """False when Triton lost a port that was ours to choose, and this was not the last try."""
         deadline = time.monotonic() + timeout
-        while not self._is_ready():
+        while not self.is_ready():
             if self._ended.wait(POLL_SECONDS):
                 log = self.log
                 lost = lost_port(log)
@@ -309,23 +309,3 @@ class EmbeddedServer:
                     "see its log: --log info",
                 )
         return True
-
-    def _is_ready(self) -> bool:
-        try:
-            # The metrics come last, some time after Triton says that it is ready.
-            return (
-                self._ask("http", "GET", "/v2/health/ready")[0] == 200
-                and self._ask("metrics", "GET", "/metrics")[0] == 200
-            )
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def _ask(self, protocol: str, method: str, path: str) -> tuple[int, bytes]:
-        reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - asked, not bound
-        connection = http.client.HTTPConnection(reach, self.ports[protocol], timeout=5)
-        try:
-            connection.request(method, path)
-            reply = connection.getresponse()
-            return reply.status, reply.read()
-        finally:
-            connection.close()

@@ -26,6 +26,7 @@ FOLDER = Path("/dev/shm")  # noqa: S108 - where Triton opens keys, not a folder 
 PREFIX = "galatea_client-"
 SMALLEST = 1 << 16
 SECONDS = 5.0  # that registering may take
+RESTRICTED = "protocol is restricted"  # Triton's word, with the status of a server that is away
 
 
 class Region(Protocol):
@@ -121,9 +122,7 @@ class SharedMemory:
         self._stub, self._metadata, self._address = stub, metadata, address
         self._make, self._insist = make, insist
         self._lock = threading.Lock()
-        self._known: dict[
-            Region, int
-        ] = {}  # all regions, with the life of the server that knows it
+        self._known: dict[Region, int] = {}  # with the life of the server that knows the region
         self._free: list[Region] = []
         self._life = 0  # of the server, as far as we have noticed that it was restarted
         self._tried = self._off = self._closed = False
@@ -187,14 +186,16 @@ class SharedMemory:
             if not self._tried:
                 self._clear_away()
             self._call(f"{region.kind}SharedMemoryRegister", region.registration())
-        except ValueError:  # gRPC's word for a closed channel; the request itself will tell
+        except ValueError:  # gRPC's word for a closed channel; here too
             self.retire(region)
             return None
         except grpc.RpcError as error:
             self.retire(region)
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                return None  # here too
-            self._give_up(str(error.details()))
+            why = str(error.details())
+            passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            if error.code() in passing and RESTRICTED not in why:
+                return None  # the request itself will tell
+            self._give_up(why)
             return None
         self._tried = True
         return region

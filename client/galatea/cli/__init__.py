@@ -40,6 +40,7 @@ COMMANDS = {
     "repo": "galatea.cli.repo:repo",
     "serve": "galatea_server.cli:serve",
     "doctor": "galatea_server.cli:doctor",
+    "deploy": "galatea_server.deploy.cli:deploy",
     "config": "galatea.cli.config:config",
     "demo": "galatea.cli.demo:demo",
     "completion": "galatea.cli.completion:completion",
@@ -57,6 +58,7 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        _name_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}")
         return command
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
@@ -68,6 +70,20 @@ class LazyGroup(click.Group):
         with report_errors(as_json=as_json), self.make_context("galatea", arguments) as ctx:
             self.invoke(ctx)
         sys.exit(0)
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Has options set by variables that are called as they are.
+
+    click would take the names of our functions' arguments, which differ where a name is taken.
+    """
+    if isinstance(command, click.Group):
+        for name, member in command.commands.items():
+            _name_variables(member, f"{prefix}_{name.upper()}")
+    for option in command.params:
+        if isinstance(option, click.Option) and option.allow_from_autoenv and not option.envvar:
+            key = max(option.opts, key=len).lstrip("-").replace("-", "_")
+            option.envvar = f"{prefix}_{key.upper()}"
 
 
 @click.group(

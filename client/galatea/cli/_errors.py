@@ -17,7 +17,12 @@ import click
 from galatea.cli._output import colour
 from galatea.errors import GalateaError
 
-INTERRUPTED = 130
+# What ends a command from outside: the word for it, and the handler that Python starts with. The
+# first process of a container would not even notice SIGTERM without a handler of its own.
+ENDINGS = {
+    signal.SIGINT: ("interrupted", signal.default_int_handler),
+    signal.SIGTERM: ("terminated", signal.SIG_DFL),
+}
 GRACE = 5.0  # seconds that an interrupted command gets to leave things in order
 
 
@@ -29,14 +34,19 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
         as_json: as an object with error, problem, remedy and exit_code, in a line.
     """
 
-    def interrupt(*_: object) -> NoReturn:
-        last = threading.Timer(GRACE, _end_interrupted, (as_json,))
+    by = signal.SIGINT
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        nonlocal by
+        by = signal.Signals(number)
+        last = threading.Timer(GRACE, _end_interrupted, (by, as_json))
         last.daemon = True
         last.start()
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    for number, (_, default) in ENDINGS.items():
+        if signal.getsignal(number) is default:
+            signal.signal(number, interrupt)
     try:
         yield
     except click.exceptions.Exit as end:
@@ -59,7 +69,7 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
             error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _end_interrupted(as_json)
+        _end_interrupted(by, as_json)
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise
@@ -68,18 +78,20 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
         sys.exit(0)
 
 
-def _end_interrupted(as_json: bool) -> NoReturn:
-    """Ends the process at once.
+def _end_interrupted(by: signal.Signals, as_json: bool) -> NoReturn:
+    """Ends the process at once, with the exit code that shells give to a signal.
 
     gRPC waits for ever when it closes a channel, or forgets one, on which it was interrupted while
     it began a call.
     """
+    word, _ = ENDINGS[by]
+    code = 128 + by
     if as_json:
-        _print("Interrupted", "interrupted", "run it again", INTERRUPTED)
+        _print(word.capitalize(), word, "run it again", code)
     else:
-        click.echo("interrupted", err=True)
+        click.echo(word, err=True)
     sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 def _print(error: str, problem: str, remedy: str, code: int) -> None:

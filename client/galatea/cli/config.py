@@ -83,7 +83,7 @@ def _setting(ctx: click.Context, key: str, option: click.Option) -> Setting:
         case ParameterSource.DEFAULT_MAP:
             return Setting(key, value, _file(ctx))
         case ParameterSource.ENVIRONMENT:
-            return Setting(key, value, _variable(where, option) or "environment")
+            return Setting(key, value, _variable(option) or "environment")
         case _:
             return Setting(key, value, f"--{key}")
 
@@ -96,7 +96,7 @@ def _changed(ctx: click.Context, common: Mapping[str, Any], prefix: str = "") ->
             yield from _changed(click.Context(member, info_name=name, parent=ctx), common, prefix)
         return
     for key, option in settable(ctx.command).items():
-        variable = _variable(ctx, option)
+        variable = _variable(option)
         value = ctx.lookup_default(option.name)
         if variable is not None and option.allow_from_autoenv:
             yield Setting(prefix + key, os.environ[variable], variable)
@@ -104,12 +104,10 @@ def _changed(ctx: click.Context, common: Mapping[str, Any], prefix: str = "") ->
             yield Setting(prefix + key, _plain(value), _file(ctx))
 
 
-def _variable(ctx: click.Context, option: click.Option) -> str | None:
+def _variable(option: click.Option) -> str | None:
     """The environment variable that sets an option, if one does."""
-    names = [option.envvar] if isinstance(option.envvar, str) else []
-    if option.allow_from_autoenv:
-        names.append(f"{ctx.auto_envvar_prefix}_{option.name.upper()}")
-    return next((name for name in names if os.environ.get(name)), None)
+    name = option.envvar
+    return name if isinstance(name, str) and os.environ.get(name) else None
 
 
 def _file(ctx: click.Context) -> str:

@@ -60,7 +60,7 @@ class LabelPlan(click.ParamType[Labels]):
 
 
 class ShardPart(click.ParamType[tuple[int, int]]):
-    """``i/N``, counted from 1, as (k, N), counted from 0."""
+    """``i/N``, counted from 0."""
 
     name = "shard"
 
@@ -71,9 +71,9 @@ class ShardPart(click.ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         part, _, parts = value.partition("/")
-        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-            self.fail(f"{value!r} is no part: write i/N, from 1/N to N/N", param, ctx)
-        return int(part) - 1, int(parts)
+        if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+            self.fail(f"{value!r} is no part: write i/N, with i from 0 to N - 1", param, ctx)
+        return int(part), int(parts)
 
 
 @click.command()
@@ -93,7 +93,7 @@ class ShardPart(click.ParamType[tuple[int, int]]):
 @output_option
 @click.option(
     "--shard", type=ShardPart(), default=(0, 1), metavar="i/N",
-    help="Make only the i-th of N parts, counted from 1; then run: galatea dataset merge.",
+    help="Make only part i of N, counted from 0; then run: galatea dataset merge.",
 )  # fmt: skip
 @click.option(
     "--shard-size", type=int,
@@ -178,7 +178,7 @@ def tell(outcome: Outcome, output: str, shard: tuple[int, int], seconds: float) 
     )
     if outcome.manifest is None:
         click.echo(
-            f"this is part {shard[0] + 1} of {shard[1]}; when all are there: "
+            f"this is part {shard[0]} of {shard[1]}, counted from 0; when all are there: "
             f"galatea dataset merge {output}"
         )
         return

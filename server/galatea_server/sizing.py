@@ -1,0 +1,58 @@
+"""How much memory the models of a repository need to pass their tensors on."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from galatea.errors import RepositoryError
+
+__all__ = ["LEAST_SHARED_MEMORY", "shared_memory"]
+
+LEAST_SHARED_MEMORY = 256 << 20  # bytes
+FREE_AXIS = 1024  # pixels that an axis of pictures of any size is taken for
+START = 16 << 20  # bytes that each instance takes at first
+
+_BYTES = {
+    pb.TYPE_BOOL: 1, pb.TYPE_UINT8: 1, pb.TYPE_INT8: 1, pb.TYPE_UINT16: 2, pb.TYPE_INT16: 2,
+    pb.TYPE_FP16: 2, pb.TYPE_BF16: 2, pb.TYPE_UINT64: 8, pb.TYPE_INT64: 8, pb.TYPE_FP64: 8,
+}  # fmt: skip
+
+
+def shared_memory(repository: Path) -> int:
+    """Bytes of /dev/shm that serving a repository with the Python backend takes at most.
+
+    Each instance passes its inputs and outputs through memory of its own, which grows to the
+    largest batch and never shrinks. Twice that is needed while it grows; when there is no room,
+    requests fail although the server is ready.
+
+    Raises:
+        RepositoryError: there is no such folder, or a configuration cannot be read.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(f"{repository}: no such folder", "name a model repository")
+    needed = sum(_instances_need(_read(path)) for path in repository.glob("*/config.pbtxt"))
+    return max(LEAST_SHARED_MEMORY, needed)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise RepositoryError(f"{path}: cannot be read: {error}", "export it again") from error
+
+
+def _instances_need(config: Any) -> int:
+    if config.platform == "ensemble":  # whose stages pass the tensors
+        return 0
+    instances = sum(group.count or 1 for group in config.instance_group) or 1
+    sample = sum(
+        prod(FREE_AXIS if size < 0 else size for size in tensor.dims)
+        * _BYTES.get(tensor.data_type, 4)
+        for tensor in (*config.input, *config.output)
+    )
+    return int(instances * max(START, 2 * sample * max(1, config.max_batch_size)))
