@@ -182,7 +182,8 @@ def test_what_cannot_work_is_refused_with_the_next_step(
         (["-o", "s3://studies/phantom"], "no credentials"),
         ([*CLAIM, "--shards", 2], "must be ReadWriteMany"),
         ([*STORE, "--format", "dicom"], "--build-arg EXTRAS=s3,dicom"),
-        ([*STORE, "--format", "png", "-n", 2_000_000], "choose webdataset"),
+        ([*STORE, "--format", "png", "-n", 100_000], "choose webdataset"),
+        ([*CLAIM, "--format", "png", "-n", 1_000_000], "choose webdataset"),
     ],
 )
 def test_what_must_be_there_is_told_on_stderr(arguments: list[object], said: str) -> None:
@@ -274,25 +275,33 @@ def test_a_worker_that_is_ended_leaves_whole_shards_and_another_goes_on(
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
-def ended(handler: str) -> subprocess.CompletedProcess[str]:
-    """A command that gets SIGTERM, in a process that began with this handler for it."""
+def ended(by: str, handler: str) -> subprocess.CompletedProcess[str]:
+    """A command that gets a signal, in a process that began with this handler for it."""
     code = (
-        f"import signal as s; s.signal(s.SIGTERM, s.{handler})\n"
+        f"import signal as s; s.signal(s.{by}, s.{handler})\n"
         "from galatea.cli._errors import report_errors\n"
-        "with report_errors(as_json=True): s.raise_signal(s.SIGTERM)\n"
+        f"with report_errors(as_json=True): s.raise_signal(s.{by})\n"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_an_end_is_told_to_programs_too() -> None:
-    done = ended("SIG_DFL")
-    assert done.returncode == 143
+@pytest.mark.parametrize(
+    ("by", "handler", "error", "code"),
+    [
+        ("SIGTERM", "SIG_DFL", "Terminated", 143),
+        ("SIGINT", "default_int_handler", "Interrupted", 130),
+    ],
+)
+def test_an_end_is_told_to_programs_too(by: str, handler: str, error: str, code: int) -> None:
+    done = ended(by, handler)
+    assert done.returncode == code
     told = json.loads(done.stderr)
-    assert (told["error"], told["exit_code"]) == ("Terminated", 143)
+    assert (told["error"], told["exit_code"]) == (error, code)
 
 
-def test_an_end_that_the_parent_has_ignored_stays_ignored() -> None:
-    done = ended("SIG_IGN")
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+def test_an_end_that_the_parent_has_ignored_stays_ignored(by: str) -> None:
+    done = ended(by, "SIG_IGN")
     assert (done.returncode, done.stderr) == (0, "")
 
 

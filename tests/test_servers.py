@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,16 +160,21 @@ def test_a_stream_is_of_one_version_or_ends(models: Path, other_models: Path) ->
             assert len(client.sample(NAME, 1)) == 1
 
 
-def test_a_stream_outlives_a_restart_of_its_only_server(models: Path) -> None:
-    first = EmbeddedServer(models)
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stream_outlives_a_restart_of_its_only_server(
+    phantom_repository: Path, ending: signal.Signals
+) -> None:
+    first = EmbeddedServer(phantom_repository)
     with first, Client(first.grpc_url) as client:
-        expected = digest(client.stream(NAME, 2000, seed=0))
-        stream = client.stream(NAME, 2000, seed=0)
+        expected = digest(client.stream("phantom", 1000, seed=0))
+        stream = client.stream("phantom", 1000, seed=0)
         begun = next(stream)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        with EmbeddedServer(models, grpc_port=first.ports["grpc"]):
-            assert digest(itertools.chain([begun], stream)) == expected
+        first.signal(ending)  # an orderly one goes on answering, that its model is not ready
+        with ThreadPoolExecutor(1) as other:
+            rest = other.submit(digest, itertools.chain([begun], stream))
+            first.wait()
+            with EmbeddedServer(phantom_repository, grpc_port=first.ports["grpc"]):
+                assert rest.result() == expected
 
 
 def test_patience_ends(models: Path) -> None:

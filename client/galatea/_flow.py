@@ -231,7 +231,7 @@ class Flow(Generic[R]):
         if isinstance(error, ServerError):
             job.final = job.failures > SERVER_FAILURES
             return
-        passing = isinstance(error, ServerUnreachable) or (
+        passing = error.passing or (
             others and isinstance(error, ModelUnavailable | DeadlineExceeded)
         )
         if passing:

@@ -39,9 +39,14 @@ class GalateaError(Exception):
     Args:
         problem: the thing and the reason, in one sentence without a full stop.
         remedy: what to do or which command to run next.
+
+    Attributes:
+        exit_code: of the command that ends with it.
+        passing: whether the same call may succeed soon.
     """
 
     exit_code = 1
+    passing = False
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -64,6 +69,7 @@ class ServerUnreachable(GalateaError):
     """Nobody answers at the address, or the connection broke before the answer."""
 
     exit_code = 3
+    passing = True
 
 
 class ModelUnavailable(GalateaError):

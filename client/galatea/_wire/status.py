@@ -25,7 +25,10 @@ def translate(error: Any, address: str, timeout: float) -> GalateaError:
     if "shared memory region" in message:  # forgotten by a server that was restarted
         return ServerUnreachable(f"{address}: {message}", "use transport='grpc'")
     if "unknown model" in message or status is grpc.StatusCode.NOT_FOUND or "not ready" in message:
-        return ModelUnavailable(f"{address}: {message}", "run: galatea models")
+        missing = ModelUnavailable(f"{address}: {message}", "run: galatea models")
+        # What a server that ends says on connections it has; another one may take its place.
+        missing.passing = "not at ready state" in message
+        return missing
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(
             f"{address}: no answer within {timeout:g} s",

@@ -107,5 +107,5 @@ def main() -> None:
     Options can be set in a file and by environment variables too; galatea config shows them.
 
     Exit codes: 0 done, 1 failure, 2 usage, 3 server unreachable, 4 model missing or not ready,
-    5 input refused, 6 deadline passed, 130 interrupted.
+    5 input refused, 6 deadline passed, 130 interrupted, 143 terminated.
     """

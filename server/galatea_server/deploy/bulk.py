@@ -16,8 +16,8 @@ DATA, LABELS = "/data", "/etc/galatea"  # where a claim and the labels are mount
 KEPT = 7 * 24 * 3600  # seconds that Jobs which have ended can be looked at
 MERGE_RETRIES = 3
 # Exit codes that every worker would end with, however often: wrong usage, and an order that the
-# model does not allow or a place that holds another data set. 4 is none of them: servers that are
-# ending say for a moment that their models are not ready.
+# model does not allow or a place that holds another data set. 4, no such model or version, is none
+# of them: what is served can change again.
 HOPELESS = (2, 5)
 
 

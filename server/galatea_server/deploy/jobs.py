@@ -21,18 +21,18 @@ from galatea_server.deploy.bulk import DATA, DataSet, Destination, Workers, jobs
 
 URL = "dns:///galatea-grpc:8001"  # every ready server of the namespace
 MEMORY = "512Mi"  # two shards of 16 MiB, as pixels and as files, and 64 MiB of answers under way
-PATIENCE = (
-    300.0  # seconds in which a server's node is replaced, or a rollout without spare GPU ends
-)
+PATIENCE = 300.0  # seconds in which most nodes are replaced, and rollouts without a spare GPU end
 MOST_LABELS = 200_000  # bytes; `kubectl apply` takes 256 KiB of an object
-MANY_FILES = 1_000_000  # images, of which the list of files takes 300 MB
+# Images with a mask each, of which the list of files takes 256 MB of a worker: 0.15 kB a file in a
+# folder, 1.5 kB in an object store.
+MANY_IN_CLAIM, MANY_IN_STORE = 800_000, 80_000
 IN_THE_IMAGE = ("", "s3")  # extras that galatea-client has unless it is built with others
 SEVERAL = ("png", "dicom", "nifti")  # formats with a file for each image
 OF_GENERATE = ("n", "seed", "labels", "settings", "form", "shard_size")
 
 
 class Place(click.ParamType[Destination]):
-    """``s3://BUCKET/PREFIX`` or ``pvc:CLAIM[/FOLDER]``."""
+    """``s3://BUCKET/PREFIX`` or ``pvc:CLAIM/FOLDER``."""
 
     name = "place"
 
@@ -82,7 +82,7 @@ class Place(click.ParamType[Destination]):
 @click.option("--memory", default=MEMORY, show_default=True, help="Of a worker.")
 @click.option(
     "--patience", "waiting", type=click.FloatRange(0), default=PATIENCE, show_default=True,
-    help="Seconds that a worker waits for servers that are gone, before it fails.",
+    help="Seconds that a worker waits for servers that have gone away, before it fails.",
 )  # fmt: skip
 @click.option(
     "--retries", type=click.IntRange(0), default=6, show_default=True,
@@ -213,8 +213,9 @@ def _hint(data: DataSet, workers: Workers, drawn: bool, form: str, shard_size: i
     extra = datasets.FORMATS[form].extra
     if extra not in IN_THE_IMAGE:
         say(f"{form}: the image must be built with --build-arg EXTRAS=s3,{extra}")
-    if form in SEVERAL and data.n > MANY_FILES:
-        say(f"{form}: workers list {data.n:,} files; choose webdataset, or give more --memory")
+    many = MANY_IN_CLAIM if data.destination.claim else MANY_IN_STORE
+    if form in SEVERAL and data.n > many:
+        say(f"{form}: workers list a file for each image; choose webdataset, or give more --memory")
     if shard_size is not None:
         say("--shard-size: a worker holds two shards; give more --memory where they are large")
     say(
