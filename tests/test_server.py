@@ -467,6 +467,30 @@ def test_models_are_reported_to_nobody() -> None:
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"  # since the exporter was imported
 
 
+def test_a_start_that_triton_aborts_by_chance_is_repeated(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "late" / "1"
+    folder.mkdir(parents=True)
+    (folder.parent / "config.pbtxt").write_text('backend: "python"\nmax_batch_size: 1\n')
+    (folder / "model.py").write_text(f"""
+import os, pathlib, signal, sys
+
+class TritonPythonModel:
+    def initialize(self, args):
+        once = pathlib.Path({str(tmp_path / "once")!r})
+        if not once.exists():
+            once.touch()
+            print("what():  boost::interprocess::lock_exception", file=sys.stderr, flush=True)
+            os.kill(os.getpgrp(), signal.SIGABRT)
+            signal.pause()
+
+    def execute(self, requests):
+        return []
+""")
+    with EmbeddedServer(tmp_path / "models") as server:
+        assert (tmp_path / "once").exists()
+        assert server.models() == [("late", 1)]
+
+
 def test_kill_9_of_triton_itself_leaves_no_process_behind(tmp_path: Path) -> None:
     write_model(tmp_path, "twice")
     server = EmbeddedServer(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -65,6 +66,11 @@ def lost_port(log: str) -> tuple[str, int] | None:
     if found := re.search(LOST_PORT, log):
         return found[1].lower(), int(found[3])
     return None
+
+
+def aborted_by_chance(log: str, status: int) -> bool:
+    """Whether Triton's Python backend lost a race with one of its own processes."""
+    return status == -signal.SIGABRT and "boost::interprocess::lock_exception" in log
 
 
 def last_words(log: str) -> str:

@@ -25,12 +25,12 @@ from galatea_server.installation import (
     find_bash,
     locate,
 )
-from galatea_server.log import explain, last_words, lost_port
+from galatea_server.log import aborted_by_chance, explain, last_words, lost_port
 from galatea_server.preflight import address, check_repository, take_ports
 from galatea_server.reach import Reachable
 
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
-ATTEMPTS = 3  # a free port may be taken by another process before Triton listens on it
+ATTEMPTS = 3  # where a start fails by chance: see _await_ready
 POLL_SECONDS = 0.02
 KILL_AFTER_SECONDS = 10  # after Triton should have ended by itself
 SHARED_MEMORY_BYTES = 16 << 20  # what each model instance starts with; it grows when needed
@@ -293,15 +293,21 @@ class EmbeddedServer(Reachable):
         ]
 
     def _await_ready(self, timeout: float, *, last: bool) -> bool:
-        """False when Triton lost a port that was ours to choose, and this was not the last try."""
+        """False when the start has failed by chance, and this was not the last try.
+
+        Another process may take a free port before Triton listens on it; and Triton's Python
+        backend aborts once in many starts on a busy machine (triton-inference-server/server#8882).
+        """
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             if self._ended.wait(POLL_SECONDS):
                 log = self.log
+                status = self._running().returncode
                 lost = lost_port(log)
-                if lost and not last and self._wanted.get(lost[0]) == 0:
+                chance = (lost and self._wanted.get(lost[0]) == 0) or aborted_by_chance(log, status)
+                if chance and not last:
                     return False
-                raise explain(log, self._running().returncode, self.repository)
+                raise explain(log, status, self.repository)
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
                     f"Triton was not ready within {timeout:g} s; its last words: "
