@@ -13,7 +13,7 @@ import pytest
 from galatea.catalogue import entries
 from galatea_exporter.family import families
 from galatea_server.server import EmbeddedServer
-from support import served_names
+from support import ROOT, served_names
 
 GALATEA = Path(sys.executable).with_name("galatea")
 
@@ -88,3 +88,10 @@ def test_every_shell_gets_its_script(shell: str) -> None:
         [GALATEA, "completion", shell], capture_output=True, text=True, check=True
     )
     assert "_GALATEA_COMPLETE" in done.stdout
+
+
+def test_overlays_and_components_are_completed() -> None:
+    render = f"galatea deploy render --k8s {ROOT / 'k8s'}"
+    assert complete(f"{render} gpu") == ["gpu", "gpu-autoscaled"]
+    assert complete(f"{render} gpu --component mon") == ["monitoring"]
+    assert complete(f"galatea deploy render --k8s {ROOT / 'docs'} gpu") == []

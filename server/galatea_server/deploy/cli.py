@@ -39,8 +39,19 @@ class Assignment(click.ParamType[tuple[str, str]]):
         return key, content
 
 
+def complete_overlay(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of overlays, for a shell."""
+    return _beginning(ctx, "overlays", incomplete)
+
+
+def complete_component(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of components, for a shell."""
+    return _beginning(ctx, "components", incomplete)
+
+
+# Eager: completing another argument needs it.
 k8s_option = click.option(
-    "--k8s", type=click.Path(path_type=Path), default=Path("k8s"), show_default=True,
+    "--k8s", is_eager=True, type=click.Path(path_type=Path), default=Path("k8s"), show_default=True,
     help="Folder with base, components and overlays.",
 )  # fmt: skip
 
@@ -51,9 +62,9 @@ def deploy() -> None:
 
 
 @deploy.command()
-@click.argument("overlay")
+@click.argument("overlay", shell_complete=complete_overlay)
 @click.option(
-    "--component", "components", multiple=True, metavar="NAME",
+    "--component", "components", multiple=True, metavar="NAME", shell_complete=complete_component,
     help="A further component; of several that bring the models, the last one counts.",
 )  # fmt: skip
 @click.option("--namespace", help="Namespace of all objects.")
@@ -181,15 +192,24 @@ def _folder(name: str, root: Path) -> Path:
             return folder
     if not root.is_dir():
         raise InvalidInput(f"{root}: no such folder", "name galatea's folder k8s: --k8s FOLDER")
-    names = sorted(
+    raise InvalidInput(
+        f"{name}: neither in {root} nor a folder with a kustomization.yaml",
+        f"name one of: {', '.join(_names(root))}",
+    )
+
+
+def _names(root: Path) -> list[str]:
+    """What can be rendered, or put on it, in a folder."""
+    return sorted(
         str(path.parent.relative_to(root))
         for path in root.rglob("kustomization.yaml")
         if (path.parent / "README.md").is_file() or root.name == "overlays"
     )
-    raise InvalidInput(
-        f"{name}: neither in {root} nor a folder with a kustomization.yaml",
-        f"name one of: {', '.join(names)}",
-    )
+
+
+def _beginning(ctx: click.Context, folder: str, incomplete: str) -> list[str]:
+    names = _names(ctx.params.get("k8s", Path("k8s")) / folder)
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _sizes(repository: Path) -> Sizes:
