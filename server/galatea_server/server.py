@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -154,7 +155,9 @@ class EmbeddedServer(Reachable):
     def signal(self, number: int) -> None:
         """Sends a signal to tritonserver, if it still runs."""
         if self._process is not None and not self._ended.is_set():
-            self._process.send_signal(number)
+            # Popen's own way would reap a server that has just ended, before it is cleaned up.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits for Triton to end; its exit status, or None when `timeout` seconds passed."""
