@@ -21,7 +21,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-import engine
+import docker_engine
 from data_sets import command_line, files, galatea
 from galatea import Client, datasets
 from galatea.errors import MachineError, RepositoryError, ServerError
@@ -41,21 +41,21 @@ SIZES = {  # MB that each may have
 
 @pytest.fixture(scope="session", params=SIZES)
 def image(request: pytest.FixtureRequest) -> str:
-    engine.engine()
+    docker_engine.engine()
     name: str = request.param
-    return engine.build(name)
+    return docker_engine.build(name)
 
 
 @pytest.fixture(scope="session")
 def server_image() -> str:
-    engine.engine()
-    return engine.build("galatea-server-cpu")
+    docker_engine.engine()
+    return docker_engine.build("galatea-server-cpu")
 
 
 @pytest.fixture(scope="session")
 def client_image() -> str:
-    engine.engine()
-    return engine.build("galatea-client")
+    docker_engine.engine()
+    return docker_engine.build("galatea-client")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_dockerfiles_are_clean() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     config = ROOT / "containers" / "hadolint.yaml"
     done = subprocess.run(
-        [hadolint, "--config", config, *engine.DOCKERFILES],
+        [hadolint, "--config", config, *docker_engine.DOCKERFILES],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -81,7 +81,7 @@ def test_dockerfiles_are_clean() -> None:
 def test_the_release_of_triton_is_pinned_by_digest_in_one_file() -> None:
     naming = [
         path
-        for path in [*engine.DOCKERFILES, ROOT / "containers" / "compose.yaml"]
+        for path in [*docker_engine.DOCKERFILES, ROOT / "containers" / "compose.yaml"]
         if "tritonserver:" in path.read_text()
     ]
     assert [path.name for path in naming] == ["server.Dockerfile"]
@@ -92,10 +92,10 @@ def test_an_image_holds_what_it_runs_and_no_more(
     image: str, request: pytest.FixtureRequest
 ) -> None:
     name = request.node.callspec.params["image"]
-    found = engine.engine().images.get(image)
+    found = docker_engine.engine().images.get(image)
     base = 0
     if name == "galatea-server":
-        base = engine.engine().images.get(engine.SHAPED).attrs["Size"]
+        base = docker_engine.engine().images.get(docker_engine.SHAPED).attrs["Size"]
     assert found.attrs["Size"] - base <= SIZES[name] * MEGABYTE
     assert found.attrs["Config"]["User"] == "1000:1000"
     code = """
@@ -107,7 +107,7 @@ print(json.dumps({
     "tools": [name for name in ("gcc", "cc", "g++", "clang", "ld", "strip", "make")
               if shutil.which(name)],
 }))"""
-    said = json.loads(engine.run(image, "-c", code, entrypoint="/opt/galatea/bin/python"))
+    said = json.loads(docker_engine.run(image, "-c", code, entrypoint="/opt/galatea/bin/python"))
     assert said == {
         "user": 1000,
         "packages": {
@@ -124,10 +124,10 @@ print(json.dumps({
 def test_a_hardened_container_serves_the_images_of_the_embedded_server(
     name: str, phantom_repository: Path
 ) -> None:
-    engine.engine()
+    docker_engine.engine()
     with (
         EmbeddedServer(phantom_repository) as embedded,
-        serve(phantom_repository, engine.build(name)) as server,
+        serve(phantom_repository, docker_engine.build(name)) as server,
         Client(embedded.grpc_url) as expected,
         Client(server.grpc_url) as client,
     ):
@@ -139,14 +139,14 @@ def test_a_hardened_container_serves_the_images_of_the_embedded_server(
         wait_until(lambda: health(server) == "healthy", 30)
         metrics = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
         assert 'nv_inference_request_summary_us{model="phantom"' in metrics
-        container = engine.engine().containers.get(server.name)
+        container = docker_engine.engine().containers.get(server.name)
         code, said = container.exec_run("touch /opt/galatea/x")
         assert code == 1, said
         assert b"Read-only" in said
 
 
 def health(server: ContainerServer) -> str:
-    state = engine.engine().containers.get(server.name).attrs["State"]
+    state = docker_engine.engine().containers.get(server.name).attrs["State"]
     return str(state["Health"]["Status"])
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_repository_is_never_ready_and_says_why(
     server = serve(damaged, server_image)
     with pytest.raises(RepositoryError, match=r"phantom.synthesis/1/model.onnx: has \d+ bytes"):
         server.start()
-    assert engine.engine().containers.list(all=True, filters={"name": server.name}) == []
+    assert docker_engine.engine().containers.list(all=True, filters={"name": server.name}) == []
 
 
 def test_a_half_copied_repository_is_never_ready_and_says_why(
@@ -227,7 +227,7 @@ def test_a_half_copied_repository_is_never_ready_and_says_why(
 def test_the_command_line_serves_in_a_container(
     server_image: str, phantom_repository: Path
 ) -> None:
-    before = engine.running()
+    before = docker_engine.running()
     command = command_line(
         "serve", "--engine", "docker", "--image", server_image, "--repository", phantom_repository,
         "--http-port", 0, "--grpc-port", 0, "--metrics-port", 0, "--log", "info", "--json",
@@ -248,11 +248,11 @@ def test_the_command_line_serves_in_a_container(
         assert process.wait(60) == 0
         reader.join()
     assert any("successfully loaded 'phantom'" in line for line in log)
-    assert engine.running() == before
+    assert docker_engine.running() == before
 
 
 def test_an_image_that_is_nowhere_is_named(phantom_repository: Path) -> None:
-    engine.engine()
+    docker_engine.engine()
     with pytest.raises(MachineError, match="cannot be pulled") as caught:
         serve(phantom_repository, "galatea-nowhere.invalid/server:1").start()
     assert "make images" in caught.value.remedy
@@ -284,14 +284,14 @@ def test_shared_memory_is_sized_by_the_largest_answers(phantom_repository: Path)
 def test_a_checkpoint_is_exported_without_a_network(
     phantom_repository: Path, tmp_path: Path
 ) -> None:
-    engine.engine()
-    work = engine.open_folder(tmp_path / "work")
+    docker_engine.engine()
+    work = docker_engine.open_folder(tmp_path / "work")
     for path in (ROOT / "examples" / "phantom").iterdir():
         shutil.copy(path, work)
-    engine.run(
-        engine.build("galatea-exporter"),
+    docker_engine.run(
+        docker_engine.build("galatea-exporter"),
         "export", "dcgan_mammo", "phantom_cdcgan.pt", "--name", "phantom", "--card", "card.toml",
-        network_mode="none", volumes=engine.mounted(work=work),
+        network_mode="none", volumes=docker_engine.mounted(work=work),
     )  # fmt: skip
     models = work / "model_repository"
     assert galatea("repo", "verify", "--repository", models).returncode == 0
@@ -304,12 +304,12 @@ def test_a_checkpoint_is_exported_without_a_network(
 def test_the_client_makes_the_data_set_of_a_client_without_containers(
     client_image: str, served: ContainerServer, tmp_path: Path
 ) -> None:
-    data = engine.open_folder(tmp_path / "data")
-    said = engine.run(
+    data = docker_engine.open_folder(tmp_path / "data")
+    said = docker_engine.run(
         client_image,
         "generate", "phantom", "-n", "100", "--seed", "5", "-o", "/data/made",
         "--shard-size", "30", "--url", served.grpc_url,
-        network_mode="host", volumes=engine.mounted(data=data),
+        network_mode="host", volumes=docker_engine.mounted(data=data),
     )  # fmt: skip
     assert "complete: 100 images" in said
     assert datasets.verify(data / "made") == []
@@ -329,7 +329,7 @@ def test_compose_brings_up_a_server_and_its_client(
     environment = {
         **os.environ,
         "GALATEA_MODELS": str(phantom_repository),
-        "GALATEA_DATA": str(engine.open_folder(tmp_path / "data")),
+        "GALATEA_DATA": str(docker_engine.open_folder(tmp_path / "data")),
     }
     base = [*compose, "-p", "galatea-test", "-f", str(ROOT / "containers" / "compose.yaml")]
 

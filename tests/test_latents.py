@@ -19,7 +19,7 @@ from galatea import Client, InvalidInput, ModelUnavailable
 from galatea.latents import Latents, style_mixing, truncation_sweep, walk
 from galatea.latents._paths import positions, slerp
 from galatea_exporter.family import families
-from galatea_exporter.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_v1
 from galatea_server.server import EmbeddedServer
 from support import ROOT
 

@@ -10,8 +10,8 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from galatea_exporter.graph import export_stage, serialise
-from galatea_exporter.noise import noise_v1, quantiles, threefry2x32
 from galatea_exporter.noise_graph import Noise
+from galatea_exporter.sampler.noise import noise_v1, quantiles, threefry2x32
 from galatea_exporter.stages import Stage, TensorSpec
 from galatea_server.server import EmbeddedServer
 

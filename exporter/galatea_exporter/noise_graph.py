@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from galatea_exporter.noise import PARITY, ROTATIONS, ROUNDS, quantiles
+from galatea_exporter.sampler.noise import PARITY, ROTATIONS, ROUNDS, quantiles
 from galatea_exporter.stages import Stage, TensorSpec
 
 WORD = 0xFFFFFFFF
@@ -16,7 +16,7 @@ class Noise(nn.Module):
     """seed int64 [N, 1] → latent float32 [N, size].
 
     The words are held in int64 and masked to 32 bits, since ONNX has no unsigned addition
-    everywhere. Bits as in :mod:`galatea_exporter.noise`.
+    everywhere. Bits as in :mod:`galatea_exporter.sampler.noise`.
 
     Args:
         size: values of stream `stream`, the first output.

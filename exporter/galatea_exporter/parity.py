@@ -14,8 +14,8 @@ from torch import nn
 
 from galatea.errors import ExportError
 from galatea_exporter.graph import example_inputs
-from galatea_exporter.noise import noise_v1
 from galatea_exporter.noise_graph import Noise
+from galatea_exporter.sampler.noise import noise_v1
 from galatea_exporter.stages import Anchor, Stage
 
 MAX_LEVELS = 1  # uint8 levels

@@ -31,7 +31,7 @@ from galatea_exporter.layers.equalised import (
     unit_weights,
 )
 from galatea_exporter.layers.growth import GrowthOptions
-from galatea_exporter.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_v1
 from galatea_exporter.stages import Stage, StagedGenerator, TensorSpec
 
 MEAN_SEEDS = 10_000  # upstream averages as many styles, of latents that it does not keep
