@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -32,6 +33,7 @@ from galatea_exporter.sampler.schedules import Schedule
 from galatea_exporter.stages import Stage, TensorSpec
 from galatea_exporter.triton_config import stage_config, to_text
 from galatea_server.server import EmbeddedServer
+from support import wait_until
 
 SIZE, CLASSES, MAX_ROWS = 16, 3, 4
 SHAPE = (1, SIZE, SIZE)
@@ -190,19 +192,33 @@ def test_a_wrong_order_is_refused_alone(wire: triton.InferenceServerClient) -> N
         assert right.result().shape == (1, SIZE, SIZE, 1)
 
 
-def test_a_cancelled_request_frees_its_rows(wire: triton.InferenceServerClient) -> None:
+def test_a_cancelled_request_frees_its_rows(
+    server: EmbeddedServer, wire: triton.InferenceServerClient
+) -> None:
     sample(wire, [0], steps=1)
+    before = rows(server)
     done = threading.Event()
     call = wire.async_infer(
         "g", inputs(list(range(8)), steps=1000), callback=lambda result, error: done.set()
     )
-    time.sleep(0.3)  # until it runs: from outside nothing tells
+    wait_until(lambda: rows(server) > before)
     call.cancel()
     assert done.wait(20)
     began = time.perf_counter()
     sample(wire, [1], steps=1)
     # The 8 samples would have held the engine for 2,000 calls.
     assert time.perf_counter() - began < 5
+
+
+def rows(server: EmbeddedServer) -> float:
+    """Rows that the network has computed."""
+    metrics = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
+    lines = metrics.splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith('nv_inference_count{model="g.unet"')
+    )
 
 
 def test_more_than_the_engine_holds_is_answered_busy(server: EmbeddedServer) -> None:
