@@ -277,8 +277,18 @@ def test_without_an_engine_the_command_says_so(phantom_repository: Path, tmp_pat
     assert "--engine embedded" in done.stderr
 
 
-def test_shared_memory_is_sized_by_the_largest_answers(phantom_repository: Path) -> None:
+def test_shared_memory_is_sized_by_the_largest_answers(
+    phantom_repository: Path, tmp_path: Path
+) -> None:
     assert shared_memory(phantom_repository) == LEAST_SHARED_MEMORY
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "config.pbtxt").write_text("""
+        max_batch_size: 64
+        input { name: "seed" data_type: TYPE_INT64 dims: 1 }
+        output { name: "image" data_type: TYPE_UINT8 dims: [1024, 1024, 3] }
+        instance_group { count: 2 }
+    """)
+    assert shared_memory(tmp_path) == 2 * 2 * 64 * (3 * 2**20 + 8)
 
 
 def test_a_checkpoint_is_exported_without_a_network(

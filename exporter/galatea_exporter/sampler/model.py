@@ -30,12 +30,12 @@ sys.path[:0] = [
 ]
 
 import numpy as np  # noqa: E402 - found by the line above
-import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise, as what follows
-from engine import Busy, Engine  # noqa: E402
-from jobs import Cancelled, Job, Sample  # noqa: E402
-from noise import noise_v1  # noqa: E402
-from samplers import Settings, start  # noqa: E402
-from schedules import Schedule  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
+from engine import Busy, Engine  # noqa: E402 - beside this file
+from jobs import Cancelled, Job, Sample  # noqa: E402 - beside this file
+from noise import noise_v1  # noqa: E402 - beside this file
+from samplers import Settings, start  # noqa: E402 - beside this file
+from schedules import Schedule  # noqa: E402 - beside this file
 
 DRAIN = 30.0  # seconds that jobs get when the model is unloaded
 MICROSECONDS = 1e-6
