@@ -175,7 +175,8 @@ def load(text: str, origin: str) -> list[Manifest]:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise InvalidInput(f"{origin}: is no YAML ({error})", "render it again") from error
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"{origin}: is no YAML ({reason})", "render it again") from error
     manifests = [manifest for document in documents for manifest in _unpack(document, origin)]
     if not manifests:
         raise InvalidInput(f"{origin}: holds no manifests", "render it again")
