@@ -37,16 +37,18 @@ Task = Literal["unconditional", "class-conditional", "image-to-image", "text-to-
 class Input:
     """One input of the public model: one value per sample (``[1]``), or the picture ``source``.
 
-    A class label has ``labels``, the names of the values 0, 1, …; other conditions have a range.
-    ``default`` None means that the caller must choose, or, where there are both a ``minimum`` and a
-    ``maximum``, that the client may draw a value from them by the seed. A source has the ``shape``
-    [H, W, C] without the batch, -1 for a free axis, and ``channels``, what each channel means.
+    A class label has ``labels``, the names of the values 0, 1, …; a text may have ``choices``, the
+    only ones that are valid; other conditions have a range. ``default`` None means that the caller
+    must choose, or, where there are both a ``minimum`` and a ``maximum``, that the client may draw
+    a value from them by the seed. A source has the ``shape`` [H, W, C] without the batch, -1 for a
+    free axis, and ``channels``, what each channel means.
     """
 
     name: str
     dtype: Literal["INT64", "INT32", "FP32", "UINT8", "BYTES"]
     description: str = ""
     labels: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     default: int | float | str | None = None
     minimum: int | float | None = None
     maximum: int | float | None = None
@@ -83,13 +85,15 @@ class Preparation:
 class Output:
     """One output: `shape` is [H, W, C] without the batch, `channels` what each channel means.
 
-    A size of -1 is that of the source.
+    A size of -1 is that of the source. A volume has the shape [X, Y, Z, C], and ``spacing``, the
+    size of a voxel in mm along X, Y, Z.
     """
 
     name: str
     dtype: Literal["UINT8", "UINT16", "FP32"]
     shape: tuple[int, ...]
     channels: tuple[str, ...]
+    spacing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,11 @@ class ModelCard:
     def label(self) -> Input | None:
         """The class label, where the generator is class-conditional."""
         return next((entry for entry in self.inputs if entry.name == "label"), None)
+
+    @property
+    def steps(self) -> Input | None:
+        """The number of denoising steps, where the generator is a diffusion model."""
+        return next((entry for entry in self.inputs if entry.name == "steps"), None)
 
     def _output(self, name: str) -> Output:
         return next(output for output in self.outputs if output.name == name)

@@ -1,19 +1,23 @@
-"""The usual generators, assembled from a network: from a seed, or from a picture."""
+"""The usual generators, assembled from a network: from a latent, a picture, or by diffusion."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
-from galatea.card import Input, Preparation
+from galatea.card import Input, Preparation, Task
 from galatea_exporter.noise_graph import noise_stage
 from galatea_exporter.pixels import Picture, Pixels, Source
-from galatea_exporter.stages import Axis, Stage, StagedGenerator, TensorSpec
+from galatea_exporter.sampler.schedules import SAMPLERS, Schedule
+from galatea_exporter.stages import Axis, Sampling, Stage, StagedGenerator, TensorSpec
 
 SEED_INPUT = Input("seed", "INT64", "one seed, one image; any 64-bit integer")
 BATCH_PIXELS = 2**23  # 8 images of 1024 × 1024: wide layers take gigabytes at that size
+MAX_GUIDANCE = 50.0  # far beyond what any model was tuned for
 
 
 def from_latent(
@@ -136,6 +140,149 @@ def from_source(
         ignored=ignored,
         max_batch=8,
     )
+
+
+@dataclass(frozen=True)
+class Text:
+    """How a prompt becomes what a network takes as ``context``.
+
+    Attributes:
+        encoder: ``encoder(tokens int64 [N, length])`` → float32 [N, length, width].
+        length, width: of a context.
+        words: number of tokens that there are.
+        tokenizer: JSON of the package ``tokenizers``; it pads and truncates to `length`.
+    """
+
+    encoder: nn.Module
+    length: int
+    width: int
+    words: int
+    tokenizer: str
+
+
+def by_diffusion(
+    network: nn.Module,
+    *,
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    decoder: nn.Module | None,
+    size: tuple[int, ...],
+    channels: tuple[str, ...],
+    pixels: Pixels,
+    steps: int,
+    guidance: float = 1.0,
+    conditions: tuple[Input, ...] = (),
+    unconditional: dict[str, float] | None = None,
+    text: Text | None = None,
+    spacing: tuple[float, ...] = (),
+    max_batch: int = 16,
+    ignored: tuple[str, ...] = (),
+    tolerance: float = 1e-4,
+    tolerance_reason: str = "",
+) -> StagedGenerator:
+    """seed → noise → network, many times → (decoder) → image.
+
+    Args:
+        network: ``network(x float32 [N, C, …], t float32 [N, 1], *conditions [N, 1])`` → float32
+            [N, C, …], or [N, 2C, …] where the schedule's variance is learned. With a `text`, the
+            last argument is its context float32 [N, length, width].
+        schedule: of the training, with the sampler that the model came with.
+        shape: of a sample, [C, …].
+        decoder: ``decoder(sample float32 [N, C, …])`` → float32 [N, channels, *size]; None where
+            the samples are the pixels.
+        size: height and width, or the three sizes of a volume.
+        channels: what each channel of an image means.
+        pixels: how they become what is served.
+        steps, guidance: what a request gets that does not say.
+        conditions: public inputs besides the seed and the prompt, each of one value.
+        unconditional: see :class:`Sampling`.
+        text: of a generator that takes prompts.
+        spacing: of a volume, the size of a voxel in mm along each axis.
+        ignored, max_batch, tolerance, tolerance_reason: see :class:`StagedGenerator`.
+    """
+    outputs, specs = pixels.outputs(channels, size, spacing)
+    factor = 2 if schedule.variance == "learned_range" else 1
+    told = TensorSpec("t", "float32", (1,), (0, schedule.train_steps - 1))
+    taken = [TensorSpec("x", "float32", shape), told, *map(control, conditions)]
+    stages = []
+    if text is not None:
+        tokens = TensorSpec("tokens", "int64", (text.length,), (0, text.words - 1))
+        context = TensorSpec("context", "float32", (text.length, text.width))
+        stages.append(Stage("text", text.encoder.eval(), (tokens,), (context,)))
+        taken.append(context)
+    prediction = TensorSpec("prediction", "float32", (factor * shape[0], *shape[1:]))
+    stages.append(
+        Stage("unet", network.eval(), tuple(taken), (prediction,), batched=False, half=True)
+    )
+    name = "pixels" if decoder is None else "vae"
+    picture = Picture(decoder or nn.Identity(), len(channels), pixels).eval()
+    sample = TensorSpec("sample", "float32", shape)
+    floats = TensorSpec("floats", "float32", (len(channels), *size))
+    stages.append(
+        Stage(name, picture, (sample,), specs, (floats,), accelerated=decoder is not None)
+    )
+    guided = text is not None or unconditional is not None
+    task: Task = "class-conditional" if any(c.name == "label" for c in conditions) else (
+        "unconditional"
+    )  # fmt: skip
+    return StagedGenerator(
+        stages=tuple(stages),
+        task="text-to-image" if text is not None else task,
+        inputs=(
+            SEED_INPUT,
+            *(PROMPTS if text is not None else ()),
+            *conditions,
+            *_controls(schedule, steps, guidance if guided else None),
+        ),
+        outputs=outputs,
+        value_range=pixels.value_range,
+        sampling=Sampling(
+            schedule,
+            shape,
+            name,
+            tuple(condition.name for condition in conditions),
+            unconditional,
+            steps,
+            guidance,
+            "" if text is None else text.tokenizer,
+        ),
+        ignored=ignored,
+        max_batch=max_batch,
+        tolerance=tolerance,
+        tolerance_reason=tolerance_reason,
+    )
+
+
+PROMPTS = (
+    Input("prompt", "BYTES", "what the image shall show"),
+    Input("negative_prompt", "BYTES", "what it shall not show", default=""),
+)
+
+
+def _controls(schedule: Schedule, steps: int, guidance: float | None) -> Iterator[Input]:
+    """What a request may choose of the sampling."""
+    samplers = []
+    for name in SAMPLERS:
+        with suppress(ValueError):
+            schedule.check(name)
+            samplers.append(name)
+    yield Input(
+        "steps", "INT32", "denoising steps; more take longer",
+        default=steps, minimum=1, maximum=schedule.train_steps,
+    )  # fmt: skip
+    yield Input(
+        "sampler", "BYTES", "how a step is taken",
+        choices=tuple(samplers), default=schedule.sampler,
+    )  # fmt: skip
+    yield Input(
+        "eta", "FP32", "with ddim: the share of ddpm's noise that is added in each step",
+        default=0.0, minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    if guidance is not None:
+        yield Input(
+            "guidance", "FP32", "how far the image follows the condition; 1 is no guidance",
+            default=guidance, minimum=0.0, maximum=MAX_GUIDANCE,
+        )  # fmt: skip
 
 
 def control(condition: Input) -> TensorSpec:

@@ -32,13 +32,17 @@ class Pixels:
     mask_threshold: float = 0.0
 
     def outputs(
-        self, channels: tuple[str, ...], size: tuple[int | Axis, int | Axis]
+        self,
+        channels: tuple[str, ...],
+        size: tuple[int | Axis, ...],
+        spacing: tuple[float, ...] = (),
     ) -> tuple[tuple[Output, ...], tuple[TensorSpec, ...]]:
         """What the card and the graph say of the outputs.
 
         Args:
             channels: what each channel of the network means.
-            size: height and width.
+            size: height and width, or the three sizes of a volume.
+            spacing: of a volume, the size of a voxel in mm along each axis.
         """
         image = [c for c in range(len(channels)) if c != self.mask_channel]
         meaning = tuple(channels[c] for c in image)
@@ -46,10 +50,11 @@ class Pixels:
             TensorSpec("image", "uint8" if self.levels else "float32", (*size, len(image))),
         ]
         dims = specs[0].dims
-        outputs = [Output("image", "UINT8" if self.levels else "FP32", dims, meaning)]
+        outputs = [Output("image", "UINT8" if self.levels else "FP32", dims, meaning, spacing)]
         if self.mask_channel is not None:
             specs.append(TensorSpec("mask", "uint8", (*size, 1)))
-            outputs.append(Output("mask", "UINT8", (*dims[:2], 1), (channels[self.mask_channel],)))
+            name = (channels[self.mask_channel],)
+            outputs.append(Output("mask", "UINT8", (*dims[:-1], 1), name, spacing))
         return tuple(outputs), tuple(specs)
 
 
@@ -58,7 +63,7 @@ class Picture(nn.Module):
 
     ``network(*inputs)`` returns float32 [N, C, H, W], or a tuple of that and further probes.
     Returns image [N, H, W, C], mask uint8 [N, H, W, 1] where there is one, the network's own
-    floats, and its further probes.
+    floats, and its further probes. Volumes have three sizes in the place of H and W.
     """
 
     def __init__(self, network: nn.Module, channels: int, pixels: Pixels) -> None:
@@ -76,7 +81,7 @@ class Picture(nn.Module):
         image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         made = [convert(image, self.pixels.value_range)]
         if (mask := self.pixels.mask_channel) is not None:
-            inside = floats[:, mask, :, :, None] > self.pixels.mask_threshold
+            inside = floats[:, mask].unsqueeze(-1) > self.pixels.mask_threshold
             made.append((inside.float() * 255).to(torch.uint8))
         return *made, floats, *further
 
@@ -100,16 +105,16 @@ class Source(nn.Module):
 
 
 def to_uint8(floats: Tensor, rule: ValueRange) -> Tensor:
-    """float32 [N, C, H, W] → uint8 [N, H, W, C] by the card's rule, channels last."""
+    """float32 [N, C, …] → uint8 [N, …, C] by the card's rule, channels last."""
     scale = 255 / (rule.high - rule.low)
     truncates = rule.rounding == "truncate"
     levels = floats * scale + ((MARGIN if truncates else 0) - rule.low * scale)
     levels = levels if truncates else levels.round()
     # TensorRT takes uint8 for a graph's inputs and outputs alone, so the cast is the last step.
-    return levels.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+    return levels.clamp(0, 255).movedim(1, -1).to(torch.uint8)
 
 
 def to_intensities(floats: Tensor, rule: ValueRange) -> Tensor:
-    """float32 [N, C, H, W] → float32 [N, H, W, C]: low → 0, high → 1, not clamped."""
+    """float32 [N, C, …] → float32 [N, …, C]: low → 0, high → 1, not clamped."""
     scale = 1 / (rule.high - rule.low)
-    return (floats * scale - rule.low * scale).permute(0, 2, 3, 1)
+    return (floats * scale - rule.low * scale).movedim(1, -1)

@@ -2,7 +2,8 @@
 
 A generator is a chain of stages. The one that starts from a seed has at least two: ``noise``
 (seed → latent, tiny, on the CPU) and ``synthesis`` (latent and conditions → image); the one that
-starts from a picture has one, ``translation``.
+starts from a picture has one, ``translation``. A diffusion generator is no chain: its ``unet`` is
+called once a step by the engine of :mod:`galatea_exporter.sampler`, between ``text`` and ``vae``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from galatea.card import Input, Output, Preparation, Task, ValueRange
+from galatea_exporter.sampler.schedules import Schedule
 
 EXAMPLE_SIDE = 64  # pixels; in a much smaller picture, one value is a large share
 
@@ -98,6 +100,11 @@ class Stage:
 
     ``module(*inputs)`` returns the outputs followed by the probes: float tensors before the
     conversion to what is served, compared for parity and cut from the released graph.
+
+    Attributes:
+        accelerated: worth a GPU.
+        batched: requests that wait together are run together; not where an engine makes the batch.
+        half: worth a second graph in float16, for GPUs.
     """
 
     name: str
@@ -106,6 +113,34 @@ class Stage:
     outputs: tuple[TensorSpec, ...]
     probes: tuple[TensorSpec, ...] = ()
     accelerated: bool = True
+    batched: bool = True
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the engine joins the stages of a diffusion generator, as its ``model.py`` reads it.
+
+    Attributes:
+        schedule: of the training, with the sampler that the model came with.
+        shape: of a sample, [C, H, W], or [C, X, Y, Z] of a volume.
+        decoder: the stage that takes ``sample`` and returns the generator's outputs.
+        conditions: public inputs that the stage ``unet`` takes as they are, [N, 1].
+        unconditional: of each of these, the value in the row without guidance; None: there is no
+            such row, unless a text makes one.
+        steps, guidance: what a request gets that does not say.
+        tokenizer: JSON of the package ``tokenizers``, which pads and truncates; with it the stage
+            ``text`` takes ``tokens`` int64 [N, L] and returns the ``context`` that ``unet`` takes.
+    """
+
+    schedule: Schedule
+    shape: tuple[int, ...]
+    decoder: str
+    conditions: tuple[str, ...] = ()
+    unconditional: dict[str, float] | None = None
+    steps: int = 50
+    guidance: float = 1.0
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,7 @@ class StagedGenerator:
 
     Attributes:
         stages: in the order of the data; a single one is served as a plain model.
+        sampling: of a diffusion generator; the stages of others are a chain.
         task, inputs, outputs, value_range, preparation: what the card will say.
         ignored: tensors of the checkpoint that inference does not use, with the reason.
         max_batch: the default for the largest batch of a request.
@@ -127,6 +163,7 @@ class StagedGenerator:
     outputs: tuple[Output, ...]
     value_range: ValueRange
     preparation: Preparation | None = None
+    sampling: Sampling | None = None
     ignored: tuple[str, ...] = ()
     max_batch: int = 32
     tolerance: float = 1e-4
