@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from galatea.errors import ExportError, InvalidInput
-from galatea_exporter.family import random_weights
+from galatea_exporter.families.guided_diffusion import GuidedDiffusionOptions
+from galatea_exporter.family import find_family, random_weights
 from galatea_exporter.graph import NEWEST_IR, OPSET, export_stage, serialise
 from galatea_exporter.layers.guided_diffusion import Attention, UNet, load_unet, unet_stage
 from galatea_exporter.layers.guided_layout import GuidedOptions, Layout, Level
 from galatea_exporter.parity import compare
+from galatea_exporter.sampler.schedules import Schedule
+from galatea_exporter.stages import StagedGenerator
 
 PATH = Path("model030000.pt")
 TOLERANCE = 1e-4
@@ -104,7 +107,7 @@ def test_its_graph_computes_what_upstream_computes_at_any_batch(
     assert model.ir_version == NEWEST_IR
     assert [entry.version for entry in model.opset_import if not entry.domain] == [OPSET]
     graph = serialise(model)
-    compare(stage, graph, [1, 2, 3], TOLERANCE)
+    compare(stage, open_session(graph), [1, 2, 3], TOLERANCE)
     given = np.load(golden / "gdiffusion" / "inputs.npz")
     feed = {"x": given["x"], "t": given["t"].astype(np.float32)[:, None]}
     made = onnxruntime.InferenceSession(graph).run(["prediction"], feed)[0]
@@ -117,7 +120,7 @@ def test_labels_residual_resampling_and_new_attention_are_exported_too() -> None
     unet = _unet(layout, num_head_channels=32, use_new_attention_order=True)
     stage = unet_stage(unet, SIZE)
     assert [spec.name for spec in stage.inputs] == ["x", "t", "label"]
-    compare(stage, serialise(export_stage(stage)), [1, 2, 3], TOLERANCE)
+    compare(stage, open_session(serialise(export_stage(stage))), [1, 2, 3], TOLERANCE)
 
 
 @pytest.mark.parametrize("case", UPSTREAM)
@@ -246,3 +249,61 @@ def test_weights_in_half_are_computed_in_single_precision() -> None:
     assert {parameter.dtype for parameter in unet.parameters()} == {torch.float32}
     with torch.no_grad():
         assert unet(torch.randn(1, 3, SIZE, SIZE), torch.tensor([5])).dtype == torch.float32
+
+
+def _generator(layout: Layout, **options: Any) -> StagedGenerator:
+    """The family's generator of small images."""
+    options = {"image_size": SIZE, **options}
+    chosen = GuidedDiffusionOptions(**options)
+    return find_family("guided_diffusion").build(_state(layout), chosen, PATH)
+
+
+def test_flags_of_the_training_become_the_schedule() -> None:
+    assert _schedule(_generator(SMALL)).variance == "learned_range"
+    fixed = replace(SMALL, channels_out=3)
+    assert _schedule(_generator(fixed)).variance == "fixed_large"
+    assert _schedule(_generator(fixed, sigma_small=True)).variance == "fixed_small"
+    flags = {"diffusion_steps": 4000, "noise_schedule": "cosine", "rescale_timesteps": True}
+    schedule = _schedule(_generator(fixed, **flags, predict_xstart=True, sampler="ddim"))
+    assert (schedule.train_steps, schedule.betas) == (4000, "squaredcos_cap_v2")
+    assert (schedule.timestep_scale, schedule.prediction) == (0.25, "sample")
+    assert schedule.sampler == "ddim"
+
+
+def test_classes_are_asked_for_by_name_and_guided_where_one_stands_for_none() -> None:
+    classes = replace(SMALL, classes=3)
+    names = ("benign", "malignant", "none")
+    generator = _generator(classes, labels=names, unconditional_label=2, guidance=2.0)
+    inputs = {entry.name: entry for entry in generator.inputs}
+    assert generator.task == "class-conditional"
+    assert inputs["label"].labels == names
+    assert inputs["guidance"].default == 2.0
+    assert generator.sampling is not None
+    assert generator.sampling.unconditional == {"label": 2}
+    assert "guidance" not in {entry.name for entry in _generator(classes).inputs}
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"labels": ("a", "b")}, "2 labels for 3 classes"),
+        ({"unconditional_label": 3}, "unconditional_label 3"),
+        ({"diffusion_steps": 0}, "diffusion_steps is 0"),
+        ({"steps": 1001}, "steps must be 1 … 1000"),
+        ({"steps": 300, "sampler": "ddim"}, "take 250 or 334"),
+        ({"predict_xstart": True, "sampler": "plms"}, "PLMS"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        _generator(replace(SMALL, classes=3), **options)
+
+
+def test_networks_that_start_from_other_images_are_refused() -> None:
+    with pytest.raises(ExportError, match="takes 6 channels and predicts 3"):
+        _generator(replace(SMALL, channels_in=6, channels_out=3))
+
+
+def _schedule(generator: StagedGenerator) -> Schedule:
+    assert generator.sampling is not None
+    return generator.sampling.schedule

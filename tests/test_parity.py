@@ -1,10 +1,12 @@
 """Parity stays strict where a network rounds its own floats: they are compared before it does."""
 
+from typing import Any
+
 import pytest
 from torch import Tensor, nn
 
 from galatea import ExportError
-from galatea_exporter.graph import export_stage, serialise
+from galatea_exporter.graph import export_stage, open_session, serialise
 from galatea_exporter.parity import compare
 from galatea_exporter.stages import Anchor, Stage, TensorSpec
 
@@ -30,9 +32,9 @@ def stage(offset: float, mark: nn.Module) -> Stage:
     return Stage("threshold", Threshold(offset, mark), (four,), (made,), (floats,))
 
 
-def graph(offset: float) -> bytes:
+def graph(offset: float) -> Any:
     """What another runtime computes: the sums are off by `offset`."""
-    return serialise(export_stage(stage(offset, nn.Identity())))
+    return open_session(serialise(export_stage(stage(offset, nn.Identity()))))
 
 
 def test_values_that_flip_at_a_threshold_do_not_count_where_an_anchor_is() -> None:
@@ -60,4 +62,4 @@ def test_what_follows_a_threshold_must_be_the_same_function() -> None:
     wrong = Stage("threshold", Inverted(0.0, nn.Identity()), wrong.inputs, wrong.outputs,
                   wrong.probes)  # fmt: skip
     with pytest.raises(ExportError, match=r"'threshold', image, batch 1: max abs difference"):
-        compare(stage(0.0, Anchor("floats")), serialise(export_stage(wrong)), (1,), TOLERANCE)
+        compare(stage(0.0, Anchor("floats")), open_session(serialise(export_stage(wrong))), (1,), TOLERANCE)

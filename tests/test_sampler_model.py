@@ -1,15 +1,14 @@
-"""The sampler as a Triton model, on a real server."""
+"""Diffusion generators on a real server, as callers in any language see them."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import queue
+import random
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,100 +16,56 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
-from google.protobuf import text_format
 from numpy.typing import NDArray
-from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.utils import triton_to_np_dtype
 
-from galatea.card import ValueRange
+from galatea.repository import find
+from galatea_exporter.export import export
 from galatea_exporter.family import random_weights
-from galatea_exporter.graph import export_stage, serialise, without_probes
-from galatea_exporter.layers.guided_diffusion import UNet, load_unet, unet_stage
+from galatea_exporter.layers.guided_diffusion import UNet, load_unet
 from galatea_exporter.layers.guided_layout import GuidedOptions, Layout, Level
-from galatea_exporter.pixels import Picture, Pixels
 from galatea_exporter.sampler.noise import noise_v1
 from galatea_exporter.sampler.samplers import Settings, start
-from galatea_exporter.sampler.schedules import Schedule
-from galatea_exporter.stages import Stage, TensorSpec
-from galatea_exporter.triton_config import stage_config, to_text
+from galatea_exporter.scheduler_config import guided_schedule
 from galatea_server.server import EmbeddedServer
 from support import wait_until
 
-SIZE, CLASSES, MAX_ROWS = 16, 3, 4
+SIZE, CLASSES = 16, 3
+BOUND = 64  # samples that the engine holds
 SHAPE = (1, SIZE, SIZE)
-LAYOUT = Layout(1, 1, 32, (Level(32, False), Level(64, True)), blocks=1, classes=CLASSES)
-SCHEDULE = Schedule(train_steps=1000, sampler="ddim")
-PIXELS = Pixels(ValueRange(-1.0, 1.0, "nearest"))
+LAYOUT = Layout(1, 1, 32, (Level(32, False), Level(64, True)), blocks=1, classes=CLASSES + 1)
+SCHEDULE = guided_schedule(sigma_small=True)
+SETTINGS = {
+    "image_size": "16", "sampler": "ddim", "steps": "10", "sigma_small": "true",
+    "rounding": "nearest", "unconditional_label": str(CLASSES), "guidance": "2",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def unet() -> UNet:
-    torch.manual_seed(0)
-    state = random_weights(UNet(LAYOUT, GuidedOptions()))
-    return load_unet(state, GuidedOptions(), Path("unet.pt"), "guided_diffusion")
+def state() -> dict[str, torch.Tensor]:
+    return random_weights(UNet(LAYOUT, GuidedOptions()))
 
 
 @pytest.fixture(scope="module")
-def repository(unet: UNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusion generator ``g`` with its network and its decoder."""
-    root = tmp_path_factory.mktemp("diffusion")
-    _, specs = PIXELS.outputs(("intensity",), (SIZE, SIZE))
-    decoder = Stage(
-        "decoder",
-        Picture(torch.nn.Identity(), 1, PIXELS).eval(),
-        (TensorSpec("sample", "float32", SHAPE),),
-        specs,
-        (TensorSpec("floats", "float32", SHAPE),),
-    )
-    for stage in (unet_stage(unet, SIZE), decoder):
-        folder = root / f"g.{stage.name}" / "1"
-        folder.mkdir(parents=True)
-        graph = serialise(without_probes(export_stage(stage), stage))
-        (folder / "model.onnx").write_bytes(graph)
-        config = stage_config(
-            f"g.{stage.name}", stage, version=1, max_batch=8, variant="cpu", graph_sha256="0"
-        )
-        (folder.parent / "config.pbtxt").write_bytes(to_text(config))
-    code = root / "g" / "1"
-    code.mkdir(parents=True)
-    for path in Path(str(files("galatea_exporter") / "sampler")).iterdir():
-        if path.is_file() and path.name != "__init__.py":
-            shutil.copy(path, code)
-    (code.parent / "config.pbtxt").write_bytes(to_text(public()))
+def repository(state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the diffusion generator ``g``, whose queue is short."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    torch.save(state, folder / "model.pt")
+    root = folder / "models"
+    export(
+        "guided_diffusion", folder / "model.pt",
+        name="g", repository=root, settings=SETTINGS, max_batch=8, fp16=True,
+    )  # fmt: skip
+    config = root / "g" / "config.pbtxt"
+    bounded = config.read_text().replace(r"\"max_samples\": 256", rf"\"max_samples\": {BOUND}")
+    config.write_text(bounded)
     return root
-
-
-def public() -> Any:
-    settings = {
-        "schedule": {"train_steps": 1000, "sampler": "ddim"},
-        "shape": SHAPE,
-        "network": "g.unet",
-        "decoder": "g.decoder",
-        "conditions": ["label"],
-        "unconditional": None,
-        "steps": 10,
-        "guidance": 1.0,
-        "max_rows": MAX_ROWS,
-        "max_samples": 64,
-    }
-    config = text_format.Parse(
-        """
-        name: "g" backend: "python" max_batch_size: 8
-        input { name: "seed" data_type: TYPE_INT64 dims: 1 }
-        input { name: "label" data_type: TYPE_INT64 dims: 1 }
-        input { name: "steps" data_type: TYPE_INT32 dims: 1 optional: true }
-        input { name: "eta" data_type: TYPE_FP32 dims: 1 optional: true }
-        instance_group { kind: KIND_CPU count: 1 }
-        """,
-        pb.ModelConfig(),
-    )
-    config.output.add(name="image", data_type=pb.TYPE_UINT8, dims=[SIZE, SIZE, 1])
-    config.parameters["sampler"].string_value = json.dumps(settings)
-    return config
 
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(repository) as running:
+    further = ["--model-control-mode=explicit", "--load-model=*"]
+    with EmbeddedServer(repository, further=further) as running:
         yield running
 
 
@@ -123,13 +78,16 @@ def wire(server: EmbeddedServer) -> Iterator[triton.InferenceServerClient]:
 
 def inputs(seeds: list[int], **controls: Any) -> list[triton.InferInput]:
     """A request's tensors; each control is one value for all samples, or a list."""
-    types = {"seed": np.int64, "label": np.int64, "steps": np.int32, "eta": np.float32}
+    types = {
+        "INT64": ("seed", "label"), "INT32": ("steps", "preview_every"),
+        "FP32": ("eta", "guidance"), "BYTES": ("sampler",),
+    }  # fmt: skip
     tensors = []
     for name, value in {"seed": seeds, "label": 0, **controls}.items():
-        column = np.broadcast_to(np.asarray(value, types[name]), len(seeds)).reshape(-1, 1)
-        wanted = {"int64": "INT64", "int32": "INT32", "float32": "FP32"}[column.dtype.name]
-        tensor = triton.InferInput(name, list(column.shape), wanted)
-        tensor.set_data_from_numpy(np.ascontiguousarray(column))
+        kind = next(kind for kind, names in types.items() if name in names)
+        column = np.broadcast_to(np.asarray(value), len(seeds)).reshape(-1, 1)
+        tensor = triton.InferInput(name, list(column.shape), kind)
+        tensor.set_data_from_numpy(column.astype(triton_to_np_dtype(kind)))
         tensors.append(tensor)
     return tensors
 
@@ -139,42 +97,72 @@ def sample(wire: triton.InferenceServerClient, seeds: list[int], **controls: Any
     return made
 
 
-def by_hand(unet: UNet, seed: int, label: int, steps: int, eta: float = 0.0) -> NDArray[Any]:
+def by_hand(unet: UNet, seed: int, label: int, settings: Settings, guidance: float) -> NDArray[Any]:
     """The same in PyTorch, without a server or an engine."""
 
     def noise(stream: int) -> NDArray[np.float32]:
         return noise_v1(np.array([seed]), SIZE * SIZE, stream).reshape(SHAPE)
 
-    run = start(Settings(steps, eta=eta), SCHEDULE, SHAPE, noise)
+    def predict(x: NDArray[np.float32], t: float, label: int) -> NDArray[np.float32]:
+        with torch.no_grad():
+            given = torch.from_numpy(x[None]), torch.tensor([[t]]).float(), torch.tensor([[label]])
+            made: NDArray[np.float32] = unet(*given)[0].numpy()
+        return made
+
+    run = start(settings, SCHEDULE, SHAPE, noise)
     while not run.finished:
         x, t = run.row()
-        with torch.no_grad():
-            given = torch.from_numpy(x[None]), torch.tensor([[t]]).float()
-            run.advance(unet(*given, torch.tensor([[label]]))[0].numpy())
+        base, told = predict(x, t, CLASSES), predict(x, t, label)
+        run.advance(base + guidance * (told - base))
     levels: NDArray[Any] = np.clip(np.round((run.sample + 1) * 127.5), 0, 255)
     return levels[0, :, :, None]
 
 
 def test_it_makes_what_a_loop_in_pytorch_makes(
-    unet: UNet, wire: triton.InferenceServerClient
+    state: dict[str, torch.Tensor], wire: triton.InferenceServerClient
 ) -> None:
-    for steps, eta in ((1, 0.0), (7, 0.0), (10, 1.0)):
-        made = sample(wire, [3, -4], label=[0, 2], steps=steps, eta=eta)
+    unet = load_unet(state, GuidedOptions(), Path("model.pt"), "guided_diffusion")
+    for sampler, steps, eta, guidance in (
+        ("ddim", 1, 0.0, 1.0), ("ddim", 10, 1.0, 2.0), ("ddpm", 5, 0.0, 3.0), ("plms", 5, 0.0, 1.5),
+        ("euler", 5, 0.0, 1.0), ("dpmpp_2m", 7, 0.0, 2.0),
+    ):  # fmt: skip
+        controls = {"sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance}
+        made = sample(wire, [3, -4], label=[0, 2], **controls)
         assert made.dtype == np.uint8
         for image, seed, label in zip(made, (3, -4), (0, 2), strict=True):
-            expected = by_hand(unet, seed, label, steps, eta)
+            expected = by_hand(unet, seed, label, Settings(steps, sampler, eta), guidance)
             assert np.abs(image.astype(float) - expected).max() <= 1
-    assert np.array_equal(sample(wire, [3]), sample(wire, [3], steps=10))
+    told = sample(wire, [3], steps=10, sampler="ddim", guidance=2, eta=0)
+    assert np.array_equal(sample(wire, [3]), told)
 
 
-def test_images_do_not_depend_on_the_neighbours_or_a_restart(
+def test_the_card_says_how_far_all_of_it_is_from_pytorch(repository: Path) -> None:
+    card = find(repository, "g").card()
+    assert [entry.name for entry in card.inputs] == [
+        "seed", "label", "steps", "sampler", "eta", "guidance"
+    ]  # fmt: skip
+    for parity in (card.parity, card.parity_sampling, card.parity_fp16):
+        assert parity is not None
+        assert parity.max_abs <= parity.tolerance
+    assert set(card.graphs) == {"unet", "unet.fp16", "pixels"}
+
+
+def test_images_do_not_depend_on_callers_that_come_and_go_or_on_a_restart(
     wire: triton.InferenceServerClient, repository: Path
 ) -> None:
-    asked = [(seed, seed % CLASSES, 2 + seed % 9) for seed in range(24)]
-    alone = [sample(wire, [seed], label=label, steps=steps)[0] for seed, label, steps in asked]
-    with ThreadPoolExecutor(12) as callers:
-        crowd = list(callers.map(lambda a: sample(wire, [a[0]], label=a[1], steps=a[2])[0], asked))
-    seeds, labels, steps = zip(*asked[:8], strict=True)
+    chance = random.Random(0)
+    asked = [(seed, seed % CLASSES, 2 + seed % 9, chance.expovariate(40)) for seed in range(32)]
+    alone = [sample(wire, [seed], label=label, steps=steps)[0] for seed, label, steps, _ in asked]
+
+    def come(order: tuple[int, int, int, float]) -> NDArray[Any]:
+        seed, label, steps, pause = order
+        time.sleep(pause)
+        image: NDArray[Any] = sample(wire, [seed], label=label, steps=steps)[0]
+        return image
+
+    with ThreadPoolExecutor(16) as callers:
+        crowd = list(callers.map(come, asked))
+    seeds, labels, steps, _ = zip(*asked[:8], strict=True)
     together = sample(wire, list(seeds), label=labels, steps=steps)
     assert all(np.array_equal(a, b) for a, b in zip(alone, crowd, strict=True))
     assert np.array_equal(together, alone[:8])
@@ -184,18 +172,56 @@ def test_images_do_not_depend_on_the_neighbours_or_a_restart(
         other.close()
 
 
-def test_a_wrong_order_is_refused_alone(wire: triton.InferenceServerClient) -> None:
+@pytest.mark.parametrize(
+    ("controls", "told"),
+    [
+        ({"steps": 0}, "steps must be 1 … 1000, not 0"),
+        ({"label": CLASSES}, "label must be 0 … 2, not 3"),
+        ({"sampler": "heun"}, "'heun' is unknown: choose one of ddpm, ddim"),
+        ({"guidance": float("nan")}, "guidance must be 0.0 … 50.0, not nan"),
+        ({"sampler": "ddpm", "eta": 0.5}, "ddpm has no eta"),
+    ],
+)
+def test_a_wrong_order_is_refused_alone(
+    wire: triton.InferenceServerClient, controls: dict[str, Any], told: str
+) -> None:
     with ThreadPoolExecutor(2) as callers:
         right = callers.submit(sample, wire, [1], steps=20)
-        with pytest.raises(triton.InferenceServerException, match="steps"):
-            sample(wire, [2], steps=0)
+        with pytest.raises(triton.InferenceServerException, match=told):
+            sample(wire, [2], **controls)
         assert right.result().shape == (1, SIZE, SIZE, 1)
+
+
+def test_a_stream_tells_how_far_it_is_and_shows_previews(
+    wire: triton.InferenceServerClient,
+) -> None:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    wire.start_stream(lambda result, error: answers.put((result, error)))
+    asked = inputs([5, 6], steps=[4, 8], preview_every=2)
+    wire.async_stream_infer("g.stream", asked)
+    told, previews = [], []
+    while True:
+        result, error = answers.get(timeout=60)
+        assert error is None
+        image, *numbers = (result.as_numpy(name) for name in ("image", "index", "step", "calls"))
+        index, step, calls = (array.ravel().tolist() for array in numbers)
+        if image is None:
+            told.append((index, calls))
+        elif len(image) == 1:
+            previews.append((index[0], step[0], calls[0]))
+        else:
+            break
+    wire.stop_stream()
+    assert told[0] == ([0, 1], [4, 8])
+    assert set(previews) <= {(0, 2, 4), (1, 2, 8), (1, 4, 8), (1, 6, 8)}
+    assert {index for index, _, _ in previews} == {0, 1}
+    assert (index, step, calls) == ([0, 1], [4, 8], [4, 8])
+    assert np.array_equal(image, sample(wire, [5, 6], steps=[4, 8]))
 
 
 def test_a_cancelled_request_frees_its_rows(
     server: EmbeddedServer, wire: triton.InferenceServerClient
 ) -> None:
-    sample(wire, [0], steps=1)
     before = rows(server)
     done = threading.Event()
     call = wire.async_infer(
@@ -206,19 +232,29 @@ def test_a_cancelled_request_frees_its_rows(
     assert done.wait(20)
     began = time.perf_counter()
     sample(wire, [1], steps=1)
-    # The 8 samples would have held the engine for 2,000 calls.
+    # The 8 samples would have held the engine for 8,000 calls.
     assert time.perf_counter() - began < 5
 
 
-def rows(server: EmbeddedServer) -> float:
-    """Rows that the network has computed."""
-    metrics = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
-    lines = metrics.splitlines()
-    return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith('nv_inference_count{model="g.unet"')
-    )
+def test_a_request_costs_at_most_its_deadline(wire: triton.InferenceServerClient) -> None:
+    began = time.perf_counter()
+    with pytest.raises(triton.InferenceServerException, match=r"not ready after 0\.5 s: .* calls"):
+        wire.infer("g", inputs(list(range(8)), steps=1000), timeout=500_000)
+    assert time.perf_counter() - began < 5
+
+
+def test_without_its_network_a_request_fails_and_the_next_one_does_not(
+    wire: triton.InferenceServerClient,
+) -> None:
+    first = sample(wire, [1], steps=3)
+    with ThreadPoolExecutor(1) as caller:
+        running = caller.submit(sample, wire, list(range(8)), steps=1000)
+        time.sleep(0.3)
+        wire.unload_model("g.unet")
+        with pytest.raises(triton.InferenceServerException, match=r"model failed: .*g\.unet"):
+            running.result()
+    wire.load_model("g.unet")
+    assert np.array_equal(sample(wire, [1], steps=3), first)
 
 
 def test_more_than_the_engine_holds_is_answered_busy(server: EmbeddedServer) -> None:
@@ -228,13 +264,35 @@ def test_more_than_the_engine_holds_is_answered_busy(server: EmbeddedServer) -> 
         try:
             sample(client, list(range(8)), steps=40)
         except triton.InferenceServerException as error:
-            return str(error.message())
+            return f"{error.status()} {error.message()}"
         return "made"
 
     with ThreadPoolExecutor(len(clients)) as callers:
         answers = list(callers.map(ask, clients))
     for client in clients:
         client.close()
+    refused = [answer for answer in answers if answer != "made"]
     assert answers.count("made") >= 8
-    assert all("busy" in answer for answer in answers if answer != "made")
-    assert any("busy" in answer for answer in answers)
+    assert refused
+    assert all("UNAVAILABLE" in answer and "in the queue" in answer for answer in refused)
+
+
+def test_the_engines_counters_are_among_the_metrics(
+    server: EmbeddedServer, wire: triton.InferenceServerClient
+) -> None:
+    before = metric(server, "galatea_sampler_rows_total")
+    sample(wire, [1, 2, 3], steps=5)
+    wait_until(lambda: metric(server, "galatea_sampler_rows_total") >= before + 2 * 3 * 5)
+    assert metric(server, "galatea_sampler_jobs") == 0
+
+
+def rows(server: EmbeddedServer) -> float:
+    """Rows that the network has computed."""
+    return metric(server, "nv_inference_count", "g.unet")
+
+
+def metric(server: EmbeddedServer, name: str, model: str = "g") -> float:
+    """The value that Triton's metrics have for a model."""
+    text = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
+    lines = [line for line in text.splitlines() if line.startswith(f'{name}{{model="{model}"')]
+    return sum(float(line.split()[-1]) for line in lines)

@@ -143,7 +143,9 @@ class ModelCard:
     """Everything a user or a client needs to know about one version of a served generator.
 
     ``generates`` and ``tags`` are words that a search finds; ``year`` is that of publication, and
-    ``catalogue_id`` the entry of the catalogue that the model was imported by.
+    ``catalogue_id`` the entry of the catalogue that the model was imported by. ``parity`` is of the
+    graphs one by one, ``parity_sampling`` of some steps of a diffusion model from noise to image,
+    and ``parity_fp16`` of the graphs in float16, where there are some.
     """
 
     name: str
@@ -172,6 +174,8 @@ class ModelCard:
     noise: str = ""
     metrics: tuple[Metric, ...] = ()
     parity: Parity | None = None
+    parity_sampling: Parity | None = None
+    parity_fp16: Parity | None = None
     graphs: dict[str, str] = field(default_factory=dict)
     exporter: str = ""
     schema: int = SCHEMA

@@ -57,6 +57,10 @@ def families() -> None:
 @click.option("--card", type=click.Path(path_type=Path), help="TOML file with what the card says.")
 @click.option("--version", "number", type=int, help="Version to release; default the next one.")
 @click.option("--max-batch", type=int, help="Largest batch; default the family's.")
+@click.option(
+    "--fp16", is_flag=True,
+    help="Also make the heavy graph of a diffusion model in float16, for the variant cuda-fp16.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @output_options
 def export(
@@ -68,6 +72,7 @@ def export(
     card: Path | None,
     number: int | None,
     max_batch: int | None,
+    fp16: bool,
     dry_run: bool,
 ) -> None:
     """Export CHECKPOINT of FAMILY as ONNX into a Triton model repository.
@@ -90,6 +95,7 @@ def export(
             settings=dict(pair(setting) for setting in settings),
             version=number,
             max_batch=max_batch,
+            fp16=fp16,
             dry_run=dry_run,
             progress=step,
         )

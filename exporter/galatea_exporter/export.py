@@ -7,24 +7,25 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnxruntime
-
 import galatea
-from galatea.card import Metric, ModelCard, Parity, from_plain
+from galatea.card import Metric, ModelCard, from_plain
 from galatea.errors import InvalidInput
 from galatea.repository import Release
 from galatea_exporter import release as releasing
 from galatea_exporter.checkpoint import Checkpoint, read_checkpoint
+from galatea_exporter.compiling import GRAPH_FP16, Compiled, compile_stages
 from galatea_exporter.family import Family, Options, find_family, parse_options
-from galatea_exporter.graph import digest, export_stage, serialise, without_probes
-from galatea_exporter.parity import Difference, compare
-from galatea_exporter.stages import Stage, StagedGenerator
+from galatea_exporter.release import Content
+from galatea_exporter.sampler import engine_files
+from galatea_exporter.stages import StagedGenerator
 from galatea_exporter.triton_config import (
     DEFAULT_VARIANT,
     VARIANTS,
     ensemble_config,
+    sampler_config,
     stage_config,
     to_text,
 )
@@ -102,6 +103,7 @@ def export(
     settings: Mapping[str, str] | None = None,
     version: int | None = None,
     max_batch: int | None = None,
+    fp16: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda step: None,
 ) -> Exported:
@@ -116,6 +118,8 @@ def export(
         settings: family options as texts; they win over those in `facts`.
         version: default is the next one, or the newest where it holds the very same bytes.
         max_batch: largest batch of a request; default is the generator's.
+        fp16: also make graphs in float16 of the stages that are worth it, for the variant
+            ``cuda-fp16``.
         dry_run: do everything but write.
         progress: called with a sentence at each step.
 
@@ -135,20 +139,23 @@ def export(
     options = parse_options(chosen.options, {**_texts(chosen.arguments(source)), **given})
     generator = chosen.load(source, options)
     max_batch = max_batch or generator.max_batch
-    graphs, parity = _graphs(generator, max_batch, progress)
-    card = _card(name, chosen, options, facts, source, generator, graphs, parity)
-    # Exporting the same thing again is no new version: the newest one is tried first.
-    newest = releasing.newest(repository, name)
-    for number in [version] if version else [newest, newest + 1] if newest else [1]:
-        card = replace(card, version=number)
-        files, models = _files(card, generator.stages, graphs, max_batch)
-        release = releasing.draft(repository, models, number, files)
-        if releasing.is_there(release):
-            break
-    written = False
-    if not dry_run:
-        progress(f"writing {name} version {card.version}")
-        written = releasing.write(release, files)
+    with TemporaryDirectory(prefix="galatea-export-") as scratch:
+        graphs = compile_stages(
+            generator, max_batch=max_batch, fp16=fp16, scratch=Path(scratch), progress=progress
+        )
+        card = _card(name, chosen, options, facts, source, generator, graphs)
+        # Exporting the same thing again is no new version: the newest one is tried first.
+        newest = releasing.newest(repository, name)
+        for number in [version] if version else [newest, newest + 1] if newest else [1]:
+            card = replace(card, version=number)
+            files, models = _files(card, generator, graphs, max_batch)
+            release = releasing.draft(repository, models, number, files)
+            if releasing.is_there(release):
+                break
+        written = False
+        if not dry_run:
+            progress(f"writing {name} version {card.version}")
+            written = releasing.write(release, files)
     return Exported(release, card, generator.ignored, written)
 
 
@@ -164,32 +171,6 @@ def _check_arguments(name: str, version: int | None, max_batch: int | None) -> N
         raise InvalidInput(f"a batch of {max_batch} is no batch", "give 1 or more")
 
 
-def _graphs(
-    generator: StagedGenerator, max_batch: int, progress: Progress
-) -> tuple[dict[str, bytes], Parity]:
-    """The released graph of each stage, and how far it is from PyTorch."""
-    batches = tuple(sorted({batch for batch in (1, 2, 3, max_batch) if batch <= max_batch}))
-    graphs, total = {}, Difference()
-    for stage in generator.stages:
-        progress(f"exporting stage {stage.name} to ONNX")
-        model = export_stage(stage)
-        progress(
-            f"comparing stage {stage.name} with PyTorch at batch {', '.join(map(str, batches))}"
-        )
-        total += compare(stage, serialise(model), batches, generator.tolerance)
-        graphs[stage.name] = serialise(without_probes(model, stage))
-    parity = Parity(
-        max_abs=float(f"{total.max_abs:.3g}"),
-        tolerance=generator.tolerance,
-        max_levels=total.max_levels,
-        share_differing=float(f"{total.share_differing:.3g}"),
-        batches=batches,
-        runtime=f"onnxruntime {onnxruntime.__version__} CPU",
-        tolerance_reason=generator.tolerance_reason,
-    )
-    return graphs, parity
-
-
 def _card(
     name: str,
     family: Family,
@@ -197,8 +178,7 @@ def _card(
     facts: Facts,
     source: Checkpoint,
     generator: StagedGenerator,
-    graphs: Mapping[str, bytes],
-    parity: Parity,
+    graphs: Compiled,
 ) -> ModelCard:
     told = {entry.name: getattr(facts, entry.name) for entry in fields(Facts)}
     del told["options"]
@@ -214,43 +194,70 @@ def _card(
         preparation=generator.preparation,
         noise="v1" if any(entry.name == "seed" for entry in generator.inputs) else "",
         checkpoint_sha256=source.sha256,
-        parity=parity,
-        graphs={stage: digest(graph) for stage, graph in graphs.items()},
+        parity=graphs.parity,
+        parity_sampling=graphs.parity_sampling,
+        parity_fp16=graphs.parity_fp16,
+        graphs=graphs.digests(),
         exporter=f"galatea {galatea.__version__}",
         **told,
     )
 
 
 def _files(
-    card: ModelCard, stages: tuple[Stage, ...], graphs: Mapping[str, bytes], max_batch: int
-) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    card: ModelCard, generator: StagedGenerator, graphs: Compiled, max_batch: int
+) -> tuple[dict[str, Content], tuple[str, ...]]:
     """Path below the repository → content, and the names of the Triton models.
 
-    Several stages are joined by an ensemble with the public name; a single one has it itself.
+    Several stages are joined by a model with the public name: an ensemble, or the engine of a
+    diffusion generator. A single one has that name itself.
     """
-    alone = len(stages) == 1
-    named = [(card.name if alone else f"{card.name}.{stage.name}", stage) for stage in stages]
-    files: dict[str, bytes] = {}
+    alone = len(generator.stages) == 1
+    named = [
+        (card.name if alone else f"{card.name}.{stage.name}", stage) for stage in generator.stages
+    ]
+    files: dict[str, Content] = {}
     for model, stage in named:
-        folder = f"{model}/{card.version}"
-        files[f"{folder}/model.onnx"] = graphs[stage.name]
-        for variant in VARIANTS:
-            text = to_text(
-                stage_config(
-                    model, stage,
-                    version=card.version, max_batch=max_batch, variant=variant,
-                    graph_sha256=card.graphs[stage.name],
-                    card=card if alone else None,
+        made = graphs.files[stage.name]
+        files |= {f"{model}/{card.version}/{name}": content for name, content in made.items()}
+        configs = {
+            variant: stage_config(
+                model, stage,
+                version=card.version, max_batch=max_batch, variant=variant,
+                graph_sha256=card.graphs[stage.name],
+                graph_fp16=GRAPH_FP16 if GRAPH_FP16 in made else None,
+                card=card if alone else None,
+            )
+            for variant in VARIANTS
+        }  # fmt: skip
+        files |= _configurations(f"{model}/{card.version}", configs)
+    models = [model for model, _ in named]
+    if generator.sampling is not None:
+        for stream in (True, False):
+            configs = {
+                variant: sampler_config(
+                    card, generator.sampling, max_batch=max_batch, variant=variant, stream=stream
                 )
-            )  # fmt: skip
-            files[f"{folder}/configs/{variant}.pbtxt"] = text
-            if variant == DEFAULT_VARIANT:
-                files[f"{folder}/config.pbtxt"] = text
-    if alone:
-        return files, (card.name,)
-    config = to_text(ensemble_config(card, named, max_batch))
-    files[f"{card.name}/{card.version}/config.pbtxt"] = config
-    return files, (*[model for model, _ in named], card.name)
+                for variant in VARIANTS
+            }
+            models.append(configs[DEFAULT_VARIANT].name)
+            folder = f"{models[-1]}/{card.version}"
+            files |= _configurations(folder, configs)
+            engine = engine_files(generator.sampling)
+            files |= {f"{folder}/{name}": content for name, content in engine.items()}
+    elif not alone:
+        models.append(card.name)
+        config = to_text(ensemble_config(card, named, max_batch))
+        files[f"{card.name}/{card.version}/config.pbtxt"] = config
+    return files, tuple(models)
+
+
+def _configurations(folder: str, configs: Mapping[str, Any]) -> dict[str, Content]:
+    """The configurations of a model's version folder, by variant, and the one by default."""
+    texts = {variant: to_text(config) for variant, config in configs.items()}
+    files: dict[str, Content] = {
+        f"{folder}/configs/{variant}.pbtxt": text for variant, text in texts.items()
+    }
+    return {**files, f"{folder}/config.pbtxt": texts[DEFAULT_VARIANT]}
 
 
 def _texts(options: Mapping[str, Any]) -> dict[str, str]:

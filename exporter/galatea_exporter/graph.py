@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +20,18 @@ OPSET = 20
 NEWEST_IR = 10
 NEWEST_OPSET = 21
 
+# A protobuf holds 2 GB at most; larger weights lie in a file of their own beside the graph.
+LARGEST_WEIGHTS = 2**31 - 2**26  # bytes
+
 TORCH_DTYPE = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
 
 
-def export_stage(stage: Stage) -> Any:
+def export_stage(stage: Stage, path: Path | None = None) -> Any:
     """The ONNX model of a stage, its probes among the outputs.
+
+    Args:
+        path: the file that it will be. Weights that are too large for it are written beside it,
+            as :func:`weights_of` says.
 
     Returns:
         onnx.ModelProto, without names or paths of the machine that made it.
@@ -62,7 +70,12 @@ def export_stage(stage: Stage) -> Any:
     finally:
         quiet.setLevel(level)
     assert program is not None
-    model = onnx.ModelProto.FromString(program.model_proto.SerializeToString())
+    weights = (*stage.module.parameters(), *stage.module.buffers())
+    if path is not None and sum(tensor.nbytes for tensor in weights) > LARGEST_WEIGHTS:
+        program.save(path, external_data=True)
+        model = onnx.load(path, load_external_data=False)
+    else:
+        model = onnx.ModelProto.FromString(program.model_proto.SerializeToString())
     _strip(model)
     _check(model, stage)
     return model
@@ -96,9 +109,21 @@ def serialise(model: Any) -> bytes:
     return data
 
 
-def digest(data: bytes) -> str:
-    """sha256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+def weights_of(path: Path) -> Path:
+    """The file of a graph's weights, where they are not in the graph."""
+    return path.with_name(f"{path.name}.data")
+
+
+def open_session(graph: bytes, path: Path | None = None) -> Any:
+    """An onnxruntime.InferenceSession of a serialised graph on the CPU.
+
+    Args:
+        path: the file that it will be, where its weights are beside it.
+    """
+    if path is None or not weights_of(path).exists():
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    path.write_bytes(graph)
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def example_inputs(stage: Stage, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
@@ -161,7 +186,8 @@ def _strip(model: Any) -> None:
 
 
 def _check(model: Any, stage: Stage) -> None:
-    onnx.checker.check_model(model)
+    if not any(tensor.external_data for tensor in model.graph.initializer):
+        onnx.checker.check_model(model)  # which otherwise looks for their file
     opset = max(entry.version for entry in model.opset_import)
     if model.ir_version > NEWEST_IR or opset > NEWEST_OPSET:
         raise ExportError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -53,18 +53,17 @@ class Difference:
         )
 
 
-def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float) -> Difference:
+def compare(stage: Stage, session: Any, batches: Sequence[int], tolerance: float) -> Difference:
     """Runs a stage in PyTorch and its graph in ONNX Runtime on the CPU.
 
     Args:
-        graph: the serialised ONNX model with its probes.
+        session: onnxruntime.InferenceSession of the graph with its probes.
         batches: batch sizes to try.
         tolerance: allowed max abs difference of the floats.
 
     Raises:
         ExportError: a figure is beyond its bound; stage, batch, figure and bound are named.
     """
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     specs = (*stage.outputs, *stage.probes)
     total = Difference()
     for batch in batches:
@@ -76,9 +75,9 @@ def compare(stage: Stage, graph: bytes, batches: Sequence[int], tolerance: float
             result = stage.module(*inputs)
         expected = [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
         for spec, want, got in zip(specs, expected, actual, strict=True):
-            difference = _difference(spec.name, want, got)
-            total += difference
-            _judge(difference, tolerance, f"stage {stage.name!r}, {spec.name}, batch {batch}")
+            apart = difference(spec.name, want, got)
+            total += apart
+            judge(apart, tolerance, f"stage {stage.name!r}, {spec.name}, batch {batch}")
         if isinstance(stage.module, Noise):
             _judge_noise(stage.module, feed["seed"], actual)
     _judge_share(total, f"stage {stage.name!r}")
@@ -100,7 +99,12 @@ def anchored(module: nn.Module, probes: Mapping[str, NDArray[np.float32]]) -> It
             handle.remove()
 
 
-def _difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) -> Difference:
+def difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) -> Difference:
+    """How far an output or a probe is from what it should be.
+
+    Raises:
+        ExportError: it has another shape or dtype.
+    """
     if want.shape != got.shape or want.dtype != got.dtype:
         raise ExportError(
             f"{name} is {got.dtype}{list(got.shape)} in ONNX Runtime, "
@@ -116,7 +120,12 @@ def _difference(name: str, want: NDArray[np.generic], got: NDArray[np.generic]) 
     return Difference(max_abs=float(apart.max(initial=0)))
 
 
-def _judge(difference: Difference, tolerance: float, where: str) -> None:
+def judge(difference: Difference, tolerance: float, where: str) -> None:
+    """Whether a difference is within its bounds.
+
+    Raises:
+        ExportError: it is not; `where`, figure and bound are named.
+    """
     _bound(where, "max abs difference", difference.max_abs, tolerance)
     _bound(where, "uint8 levels", difference.max_levels, MAX_LEVELS)
 

@@ -14,10 +14,14 @@ from pathlib import Path
 
 from galatea._files import write_atomically
 from galatea.errors import MachineError, RepositoryError
-from galatea.repository import MANIFEST, Release, activate, releases
+from galatea.repository import MANIFEST, Release, activate, releases, sha256_of
+
+Content = bytes | Path  # of a file: what is in it, or another file
 
 
-def draft(root: Path, models: tuple[str, ...], version: int, files: Mapping[str, bytes]) -> Release:
+def draft(
+    root: Path, models: tuple[str, ...], version: int, files: Mapping[str, Content]
+) -> Release:
     """The release that `files` would make.
 
     Args:
@@ -25,8 +29,20 @@ def draft(root: Path, models: tuple[str, ...], version: int, files: Mapping[str,
         models: the release's Triton models, the public one last.
         files: path below the repository → content; all below ``<model>/<version>/``.
     """
-    digests = {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()}
+    digests = {path: (size(data), sha256(data)) for path, data in files.items()}
     return Release(root, models[-1], version, models, digests)
+
+
+def size(content: Content) -> int:
+    """Bytes of a content."""
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def sha256(content: Content) -> str:
+    """sha256 of a content, in hexadecimal."""
+    if isinstance(content, Path):
+        return sha256_of(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def newest(root: Path, name: str) -> int:
@@ -41,7 +57,7 @@ def is_there(release: Release) -> bool:
     return any(there == release for there in everything)
 
 
-def write(release: Release, files: Mapping[str, bytes]) -> bool:
+def write(release: Release, files: Mapping[str, Content]) -> bool:
     """Writes a release and makes it the active one.
 
     Nothing is visible under the repository before it is complete on the disk, and a writer that is
@@ -68,7 +84,7 @@ def write(release: Release, files: Mapping[str, bytes]) -> bool:
                     "leave out --version to release the next one",
                 )
             for path, data in files.items():
-                write_atomically(staging / path, data)
+                _put(staging / path, data)
             public = staging / release.name / str(release.version)
             write_atomically(public / MANIFEST, release.to_json())
             _move_in(release, staging)
@@ -79,6 +95,18 @@ def write(release: Release, files: Mapping[str, bytes]) -> bool:
             "free some space and export again" if full else "choose a folder that you may write to",
         ) from error
     return True
+
+
+def _put(path: Path, content: Content) -> None:
+    """Writes a file of the staging folder to the disk."""
+    if not isinstance(content, Path):
+        write_atomically(path, content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content.open("rb") as source, path.open("xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        os.fsync(target.fileno())
 
 
 def _move_in(release: Release, staging: Path) -> None:

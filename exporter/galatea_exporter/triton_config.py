@@ -1,4 +1,4 @@
-"""``config.pbtxt`` of stages and ensembles, and their named variants.
+"""``config.pbtxt`` of stages and of what joins them, and their named variants.
 
 Triton reads ``configs/<variant>.pbtxt`` when it is started with ``--model-config-name=<variant>``.
 The GPU variants are written to the documentation of Triton's ONNX Runtime backend and of ONNX
@@ -7,22 +7,32 @@ Runtime's TensorRT execution provider.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from galatea.card import CARD_PARAMETER, Input, ModelCard
-from galatea_exporter.stages import Axis, Stage, TensorSpec
+from galatea.card import CARD_PARAMETER, Input, ModelCard, Output
+from galatea_exporter.stages import Axis, Sampling, Stage, TensorSpec
 
-VARIANTS = ("cpu", "cuda", "tensorrt", "tensorrt-fp16")
+VARIANTS = ("cpu", "cuda", "cuda-fp16", "tensorrt", "tensorrt-fp16")
 DEFAULT_VARIANT = "cpu"
 
 # Where TensorRT engines are kept on a server; a folder of its own for every set of weights.
 ENGINE_CACHE = "/var/cache/galatea/tensorrt"
 WORKSPACE_BYTES = 4 << 30
 GPU_QUEUE_DELAY_US = 500
+
+# Rows of one call of a diffusion network. On a CPU each row costs the same, and fewer are a shorter
+# step; a GPU computes many in little more time than one.
+MAX_ROWS = {"cpu": 2}
+MAX_ROWS_GPU = 16
+MAX_SAMPLES = 256  # that a sampler holds at a time; more are told to come again
+STREAM = "stream"  # the decoupled twin of a sampler
+TOLD = ("index", "step", "calls")  # its outputs beside the images
 
 _TYPE = {"int64": pb.TYPE_INT64, "float32": pb.TYPE_FP32, "uint8": pb.TYPE_UINT8}
 _CARD_TYPE = {
@@ -39,6 +49,7 @@ def stage_config(
     max_batch: int,
     variant: str,
     graph_sha256: str,
+    graph_fp16: str | None = None,
     card: ModelCard | None = None,
 ) -> Any:
     """The configuration of one stage in one variant.
@@ -49,6 +60,7 @@ def stage_config(
         max_batch: largest batch of one request and of one run.
         variant: one of :data:`VARIANTS`; stages that are not accelerated stay on the CPU.
         graph_sha256: digest of the ONNX file, weights included.
+        graph_fp16: name of the graph in float16, where there is one.
         card: of the model whose only stage this is.
 
     Returns:
@@ -69,12 +81,17 @@ def stage_config(
         ],
     )
     config.version_policy.specific.versions.append(version)
-    config.dynamic_batching.SetInParent()
-    # A graph with free axes has no size to warm up for but the smallest.
+    if stage.batched:
+        config.dynamic_batching.SetInParent()
+    # A graph with free axes has no size to warm up for but the smallest, and an engine's batches
+    # are small on a CPU.
     free = any(spec.axes for spec in stage.inputs)
-    warm = (1,) if free else (1, max_batch)
+    alone = free or (not stage.batched and variant == "cpu")
+    warm = (1,) if alone else (1, max_batch)
     config.model_warmup.extend(_warmup(stage.inputs, batch) for batch in sorted(set(warm)))
     on_gpu = stage.accelerated and variant != "cpu"
+    if variant == "cuda-fp16" and graph_fp16 is not None:
+        config.default_model_filename = graph_fp16
     if card is not None:
         config.parameters[CARD_PARAMETER].string_value = card.to_json()
     group = config.instance_group.add(count=1)
@@ -82,7 +99,7 @@ def stage_config(
     if not stage.accelerated:
         # A graph of tiny operators: a second thread costs more than it brings.
         config.parameters["intra_op_thread_count"].string_value = "1"
-    if on_gpu:
+    if on_gpu and stage.batched:
         config.dynamic_batching.max_queue_delay_microseconds = GPU_QUEUE_DELAY_US
     if on_gpu and variant.startswith("tensorrt"):
         _accelerate(config, stage, version, max_batch, variant, graph_sha256)
@@ -106,12 +123,7 @@ def ensemble_config(card: ModelCard, stages: Sequence[tuple[str, Stage]], max_ba
     config = pb.ModelConfig(name=card.name, platform="ensemble", max_batch_size=max_batch)
     config.version_policy.specific.versions.append(card.version)
     config.input.extend(_public_input(entry) for entry in card.inputs)
-    config.output.extend(
-        pb.ModelOutput(
-            name=output.name, data_type=_CARD_TYPE[output.dtype], dims=list(output.shape)
-        )
-        for output in card.outputs
-    )
+    config.output.extend(map(_public_output, card.outputs))
     for model, stage in stages:
         step = config.ensemble_scheduling.step.add(model_name=model, model_version=card.version)
         for spec in stage.inputs:
@@ -119,6 +131,65 @@ def ensemble_config(card: ModelCard, stages: Sequence[tuple[str, Stage]], max_ba
         for spec in stage.outputs:
             step.output_map[spec.name] = spec.name
     config.parameters[CARD_PARAMETER].string_value = card.to_json()
+    return config
+
+
+def sampler_config(
+    card: ModelCard, sampling: Sampling, *, max_batch: int, variant: str, stream: bool = False
+) -> Any:
+    """The public model of a diffusion generator, or its decoupled twin.
+
+    Args:
+        card: the model card; the twin carries none.
+        sampling: how the engine joins the stages.
+        max_batch: largest batch of one request, and of a call of a stage.
+        variant: decides how many rows a call has.
+        stream: the twin, which tells besides the images how far they are.
+
+    Returns:
+        ModelConfig protobuf.
+    """
+    config = pb.ModelConfig(
+        name=f"{card.name}.{STREAM}" if stream else card.name,
+        backend="python",
+        max_batch_size=max_batch,
+    )
+    config.version_policy.specific.versions.append(card.version)
+    for entry in card.inputs:
+        config.input.add().CopyFrom(_public_input(entry))
+        config.input[-1].optional = entry.default is not None
+    config.output.extend(map(_public_output, card.outputs))
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    if stream:
+        config.model_transaction_policy.decoupled = True
+        config.input.add(name="preview_every", data_type=pb.TYPE_INT32, dims=[1], optional=True)
+        config.output.extend(
+            pb.ModelOutput(name=name, data_type=pb.TYPE_INT32, dims=[1]) for name in TOLD
+        )
+    else:
+        config.parameters[CARD_PARAMETER].string_value = card.to_json()
+    settings = {
+        "schedule": asdict(sampling.schedule),
+        "shape": sampling.shape,
+        "network": f"{card.name}.unet",
+        "decoder": f"{card.name}.{sampling.decoder}",
+        "text": f"{card.name}.text" if sampling.tokenizer else None,
+        "conditions": sampling.conditions,
+        "unconditional": sampling.unconditional,
+        "defaults": {
+            "guidance": 1.0,
+            **{entry.name: entry.default for entry in card.inputs if entry.default is not None},
+        },
+        "limits": {
+            entry.name: [0, len(entry.labels) - 1] if entry.labels
+            else [entry.minimum, entry.maximum]
+            for entry in card.inputs
+            if entry.dtype != "BYTES" and entry.name != "seed"
+        },
+        "max_rows": min(MAX_ROWS.get(variant, MAX_ROWS_GPU), max_batch),
+        "max_samples": MAX_SAMPLES,
+    }  # fmt: skip
+    config.parameters["sampler"].string_value = json.dumps(settings, sort_keys=True)
     return config
 
 
@@ -130,6 +201,11 @@ def to_text(config: Any) -> bytes:
 
 def _public_input(entry: Input) -> Any:
     return pb.ModelInput(name=entry.name, data_type=_CARD_TYPE[entry.dtype], dims=list(entry.shape))
+
+
+def _public_output(output: Output) -> Any:
+    data_type = _CARD_TYPE[output.dtype]
+    return pb.ModelOutput(name=output.name, data_type=data_type, dims=list(output.shape))
 
 
 def _warmup(inputs: Sequence[TensorSpec], batch: int) -> Any:

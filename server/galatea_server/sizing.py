@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -55,4 +56,14 @@ def _instances_need(config: Any) -> int:
         * _BYTES.get(tensor.data_type, 4)
         for tensor in (*config.input, *config.output)
     )
-    return int(instances * max(START, 2 * sample * max(1, config.max_batch_size)))
+    largest = max(sample * max(1, config.max_batch_size), _steps_need(config))
+    return int(instances * max(START, 2 * largest))
+
+
+def _steps_need(config: Any) -> int:
+    """Bytes that the sampler of a diffusion generator passes to its network and gets, in a step."""
+    if "sampler" not in config.parameters:
+        return 0
+    settings = json.loads(config.parameters["sampler"].string_value)
+    learned = settings["schedule"].get("variance") == "learned_range"
+    return 4 * prod(settings["shape"]) * (3 if learned else 2) * int(settings["max_rows"])

@@ -76,14 +76,12 @@ class UNet(nn.Module):
         options: heads and their order.
     """
 
-    waves: Tensor
-
     def __init__(self, layout: Layout, options: GuidedOptions) -> None:
         super().__init__()
         self.layout = layout
         width, half = layout.width, layout.width // 2
-        waves = torch.exp(-log(MAX_PERIOD) * torch.arange(half) / half)
-        self.register_buffer("waves", waves, persistent=False)
+        # No buffer: in a network of float16 timesteps and their waves stay float32.
+        self.waves = torch.exp(-log(MAX_PERIOD) * torch.arange(half) / half)
         self.time_embed = nn.Sequential(
             nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width)
         )
@@ -130,8 +128,8 @@ class UNet(nn.Module):
         Returns:
             float32 [N, channels_out, H, W].
         """
-        angles = t.to(x.dtype).reshape(-1, 1) * self.waves
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+        angles = t.float().reshape(-1, 1) * self.waves
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype)
         # An odd width leaves one place without a wave.
         told = self.time_embed(nn.functional.pad(waves, (0, self.layout.width % 2)))
         if self.layout.classes:

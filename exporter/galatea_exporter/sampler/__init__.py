@@ -4,3 +4,20 @@ An export copies these files beside the ``model.py`` of a Triton model, where Nu
 are all there is. So each of them imports nothing but NumPy and the standard library, and none
 imports another.
 """
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from galatea_exporter.stages import Sampling
+
+
+def engine_files(sampling: Sampling) -> dict[str, bytes]:
+    """What lies in the version folder of a diffusion generator's public model, by file name."""
+    names = sorted(entry.name for entry in files(__name__).iterdir() if entry.is_file())
+    made = {name: (files(__name__) / name).read_bytes() for name in names if name != "__init__.py"}
+    if sampling.tokenizer:
+        made["tokenizer.json"] = sampling.tokenizer.encode()
+    return made

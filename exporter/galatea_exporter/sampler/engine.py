@@ -200,6 +200,11 @@ class Engine:
         rows = [row for row in self._chosen(jobs) if self._prepare(row)]
         for row, prediction in self._isolated(rows, self._predict, "the model"):
             self._advance(row, prediction)
+        for job in dict.fromkeys(row.job for row in rows):
+            try:
+                job.tell()
+            except Exception as error:
+                self._end(job, job.failure("reporting progress", error))
         with self._changed:
             self._seconds["step_seconds"] += time.perf_counter() - began
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Context = Mapping[str, Array]
 LOG = logging.getLogger(__name__)
+PROGRESS = 0.25  # seconds from one report to the next, at least
 
 
 class JobError(Exception):
@@ -128,11 +129,13 @@ class Job:
         on_preview: is given decoded previews, in the engine's second thread. While the decoder has
             one of a sample, further ones of it are left out.
         preview_every: model calls from one preview of a sample to the next.
+        on_progress: is told now and then how many calls were made for each sample and how many it
+            needs, in the engine's first thread.
 
     Attributes:
         future: the images in the order of the samples, or what ended the job instead. Its callbacks
             run in the engine's second thread, after the job's last preview.
-        calls: model calls that its samples need in all.
+        calls: model calls that its samples need in all, and ``calls_each`` that each needs.
         made: those made so far.
         rows, images, missing, ended: the engine's own.
 
@@ -148,12 +151,14 @@ class Job:
         is_cancelled: Callable[[], bool] | None = None,
         on_preview: Callable[[Preview], None] | None = None,
         preview_every: int = 1,
+        on_progress: Callable[[list[int], list[int]], None] | None = None,
     ) -> None:
         if not samples or preview_every < 1:
             raise ValueError("a job has at least one sample, and preview_every is at least 1")
         self.future: Future[list[Array]] = Future()
         self.future.set_running_or_notify_cancel()  # so that only the engine can end it
-        self.calls = sum(sample.run.calls for sample in samples)
+        self.calls_each = [sample.run.calls for sample in samples]
+        self.calls = sum(self.calls_each)
         self.made = 0
         self.rows = [Row(self, index, sample) for index, sample in enumerate(samples)]
         self.images: list[Array] = [np.empty(0)] * len(samples)
@@ -164,6 +169,8 @@ class Job:
         self._is_cancelled = is_cancelled
         self._on_preview = on_preview
         self._preview_every = preview_every
+        self._on_progress = on_progress
+        self._told = float("-inf")
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -199,6 +206,14 @@ class Job:
         row.previewed = False
         if self._on_preview is not None:
             self._on_preview(Preview(row.index, step, row.sample.run.calls, image))
+
+    def tell(self) -> None:
+        """Reports how far the samples are, if that is due."""
+        rows, now = self.rows, time.monotonic()
+        if self._on_progress is None or not rows or now < self._told + PROGRESS:
+            return
+        self._told = now
+        self._on_progress([row.made for row in rows], self.calls_each)
 
     def failure(self, what: str, error: Exception) -> StepFailed:
         """What ends the job because `what` failed.

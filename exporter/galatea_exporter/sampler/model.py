@@ -1,17 +1,21 @@
 """A diffusion generator as a Triton model: its ``model.py``, on Triton's Python backend.
 
-Exports copy this folder into the generator's version folder. The network and the decoder are models
-of their own, which this one calls; the loop between them is the engine's. ``execute`` only queues:
-answers are sent when the engine has them, so that requests join and leave at any step.
+Exports copy this folder into the generator's version folder. The network, the text encoder and the
+decoder are models of their own, which this one calls; the loop between them is the engine's.
+``execute`` only queues: answers are sent when the engine has them, so that requests join and leave
+at any step. Under the name ``<generator>.stream`` the same code is a decoupled model, which besides
+the images tells how far they are: see :class:`Streamed`.
 
 ``config.pbtxt`` has a parameter ``sampler`` with JSON:
 
 - ``schedule``: the attributes of :class:`schedules.Schedule`;
-- ``shape``: [C, H, W] of a sample;
-- ``network``, ``decoder``: names of Triton models; the decoder takes ``sample``;
+- ``shape``: [C, ...] of a sample;
+- ``network``, ``decoder``, ``text``: names of Triton models; the decoder takes ``sample``, and the
+  text encoder is null for a generator without prompts;
 - ``conditions``: inputs of the request that are inputs of the network;
-- ``unconditional``: values of the conditions of the row without guidance; null for no guidance;
-- ``steps``, ``guidance``: what a request gets that does not say;
+- ``unconditional``: values of the conditions of the row without guidance; null for no such row;
+- ``defaults``: what a request gets that does not say, by input;
+- ``limits``: [lowest, highest] of inputs, null for none;
 - ``max_rows``, ``max_samples``: see :class:`engine.Engine`.
 """
 
@@ -19,26 +23,30 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 # Triton's stub knows no virtual environment and takes no notice of PYTHONPATH.
-sys.path[:0] = [
-    str(Path(__file__).parent),
-    *os.environ.get("GALATEA_SERVER_SITE", "").split(os.pathsep),
-]
+SITES = os.environ.get("GALATEA_SERVER_SITE")
+sys.path[:0] = [str(Path(__file__).parent), *(SITES.split(os.pathsep) if SITES else [])]
 
 import numpy as np  # noqa: E402 - found by the line above
 import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
 from engine import Busy, Engine  # noqa: E402 - beside this file
-from jobs import Cancelled, Job, Sample  # noqa: E402 - beside this file
+from jobs import Cancelled, Expired, Job, Preview, Sample  # noqa: E402 - beside this file
+from meters import Meters  # noqa: E402 - beside this file
 from noise import noise_v1  # noqa: E402 - beside this file
 from samplers import Settings, start  # noqa: E402 - beside this file
 from schedules import Schedule  # noqa: E402 - beside this file
+from texts import Texts, decoded  # noqa: E402 - beside this file
 
 DRAIN = 30.0  # seconds that jobs get when the model is unloaded
 MICROSECONDS = 1e-6
+TOKENIZER = "tokenizer.json"
+CONTROLS = ("steps", "sampler", "eta", "guidance")
+TOLD = ("index", "step", "calls")  # outputs of the decoupled model beside the images
 
 Array = np.ndarray[Any, Any]
 
@@ -52,62 +60,122 @@ class TritonPythonModel:
         self.settings = json.loads(config["parameters"]["sampler"]["string_value"])
         self.version = int(args["model_version"])
         self.schedule = Schedule(**self.settings["schedule"])
-        self.outputs = [output["name"] for output in config["output"]]
+        outputs = [output for output in config["output"] if output["name"] not in TOLD]
+        self.outputs = [output["name"] for output in outputs]
+        self.channels = [int(output["dims"][-1]) for output in outputs]
+        self.types = {
+            entry["name"]: pb_utils.triton_string_to_numpy(entry["data_type"])
+            for entry in config["input"]
+        }
         self.dtypes = {
             output["name"]: pb_utils.triton_string_to_numpy(output["data_type"])
-            for output in config["output"]
+            for output in outputs
         }
-        self.channels = [output["dims"][-1] for output in config["output"]]
+        policy = config.get("model_transaction_policy", {})
+        self.ticket = Streamed if policy.get("decoupled") else Ticket
+        self.texts = None
+        if self.settings["text"] is not None:
+            self.texts = Texts(Path(__file__).with_name(TOKENIZER), self.encode)
         self.engine = Engine(
             self.predict,
             decode=self.decode,
             max_rows=self.settings["max_rows"],
             max_samples=self.settings["max_samples"],
         )
+        self.meters = Meters(args["model_name"], pb_utils.MetricFamily, self.engine.metrics)
 
     def execute(self, requests: list[Any]) -> None:
         """Queues the requests; each is answered by the engine's second thread."""
         for request in requests:
-            ticket = Ticket(request)
+            ticket = self.ticket(request, self.tensors)
             try:
                 job = self.job(request, ticket)
                 self.engine.submit(job)
             except Exception as error:
-                ticket.answer(pb_utils.InferenceResponse(error=failure(error)))
+                ticket.fail(error)
                 continue
-            job.future.add_done_callback(partial(self.answer, ticket))
+            job.future.add_done_callback(partial(ticket.answer, job.calls_each))
 
     def finalize(self) -> None:
         """Lets what runs come to its end, for a while."""
         self.engine.close(drain=DRAIN)
+        self.meters.close()
 
     def job(self, request: Any, ticket: "Ticket") -> Job:
         """The samples that a request asks for."""
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         seeds = tensors["seed"][:, 0]
-        steps = given(tensors, "steps", len(seeds), self.settings["steps"])
-        guidance = given(tensors, "guidance", len(seeds), self.settings["guidance"])
-        eta = given(tensors, "eta", len(seeds), 0.0)
-        unconditional = self.settings["unconditional"]
+        told = {name: self.given(tensors, name, len(seeds)) for name in CONTROLS}
+        contexts, bases = self.contexts(tensors, len(seeds))
         samples = []
         for row, seed in enumerate(seeds):
-            context = {name: tensors[name][row].copy() for name in self.settings["conditions"]}
-            base = None
-            if unconditional is not None:
-                base = {name: np.full_like(context[name], unconditional[name]) for name in context}
-            settings = Settings(int(steps[row]), eta=float(eta[row]))
+            settings = Settings(
+                int(told["steps"][row]), str(told["sampler"][row]), float(told["eta"][row])
+            )
             run = start(settings, self.schedule, self.shape, partial(self.noise, seed))
-            samples.append(Sample(run, context, base, float(guidance[row])))
+            guidance = float(told["guidance"][row])
+            samples.append(Sample(run, contexts[row], bases[row], guidance))
         microseconds = request.timeout()
         return Job(
             samples,
             timeout=microseconds * MICROSECONDS if microseconds else None,
             is_cancelled=ticket.is_cancelled,
+            **ticket.wishes(tensors),
         )
+
+    def given(self, tensors: dict[str, Array], name: str, count: int) -> Any:
+        """A control of each sample, [count], or its default."""
+        if name not in tensors:
+            return [self.settings["defaults"][name]] * count
+        if tensors[name].dtype == np.object_:
+            return decoded(tensors[name])
+        self.check(name, tensors[name])
+        return tensors[name][:, 0]
+
+    def check(self, name: str, values: Array) -> None:
+        """Whether the values of an input are within its limits.
+
+        Raises:
+            ValueError: one is not.
+        """
+        low, high = self.settings["limits"].get(name, (None, None))
+        for value in values[:, 0].tolist():
+            # Asked this way round, because nothing is true of NaN.
+            if not ((low is None or value >= low) and (high is None or value <= high)):
+                raise ValueError(f"{name} must be {low} … {high}, not {value}")
+
+    def contexts(
+        self, tensors: dict[str, Array], count: int
+    ) -> tuple[list[dict[str, Array]], list[dict[str, Array] | None]]:
+        """What the network takes beside x and t: for each sample, and for its row without guidance.
+
+        Raises:
+            ValueError: a condition is beyond its limits, or a prompt is no text or too long.
+        """
+        told = {name: self.given(tensors, name, count) for name in self.settings["conditions"]}
+        contexts = [
+            {name: np.array([values[row]], self.types[name]) for name, values in told.items()}
+            for row in range(count)
+        ]
+        unconditional = self.settings["unconditional"]
+        bases: list[dict[str, Array] | None] = [None] * count
+        if unconditional is not None:
+            bases = [
+                {name: np.full_like(context[name], value) for name, value in unconditional.items()}
+                for context in contexts
+            ]
+        if self.texts is not None:
+            prompts = decoded(tensors["prompt"])
+            negative = self.given(tensors, "negative_prompt", count)
+            made = self.texts.contexts([*prompts, *negative])
+            for row, context in enumerate(contexts):
+                bases[row] = {**context, **(bases[row] or {}), "context": made[count + row]}
+                context["context"] = made[row]
+        return contexts, bases
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample, [C, H, W]."""
+        """Of a sample, [C, ...]."""
         return tuple(self.settings["shape"])
 
     def noise(self, seed: np.int64, stream: int) -> Array:
@@ -120,6 +188,14 @@ class TritonPythonModel:
         """One call of the network."""
         feed = {"x": x, "t": t[:, None], **context}
         return self.call(self.settings["network"], feed, ["prediction"])[0]
+
+    def encode(self, tokens: Array) -> Array:
+        """Tokens to contexts, one at a time: a prompt's bits do not depend on its neighbours."""
+        parts = [
+            self.call(self.settings["text"], {"tokens": tokens[i : i + 1]}, ["context"])[0]
+            for i in range(len(tokens))
+        ]
+        return np.concatenate(parts)
 
     def decode(self, samples: Array) -> Array:
         """Finished samples to what is served, the outputs' channels one after another."""
@@ -143,20 +219,13 @@ class TritonPythonModel:
             for name in outputs
         ]
 
-    def answer(self, ticket: "Ticket", future: Any) -> None:
-        """Sends what the engine made, or why it did not."""
-        error = future.exception()
-        if error is not None:
-            ticket.answer(pb_utils.InferenceResponse(error=failure(error)))
-            return
-        images = np.stack(future.result())
-        ends = np.cumsum(self.channels)
-        parts = np.split(images, ends[:-1], axis=-1)
-        tensors = [
+    def tensors(self, images: Array) -> list[Any]:
+        """The outputs of decoded samples [n, ..., channels]."""
+        parts = np.split(images, np.cumsum(self.channels)[:-1], axis=-1)
+        return [
             pb_utils.Tensor(name, np.ascontiguousarray(part.astype(self.dtypes[name], copy=False)))
             for name, part in zip(self.outputs, parts, strict=True)
         ]
-        ticket.answer(pb_utils.InferenceResponse(tensors))
 
 
 class Ticket:
@@ -164,10 +233,13 @@ class Ticket:
 
     The engine's threads ask whether it is cancelled, and Triton crashes when it is asked that of a
     request that was answered.
+
+    Args:
+        tensors: makes the outputs of decoded samples [n, ..., channels].
     """
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+    def __init__(self, request: Any, tensors: Any) -> None:
+        self._request, self._tensors = request, tensors
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._answered = False
@@ -177,16 +249,74 @@ class Ticket:
         with self._lock:
             return self._answered or bool(self._request.is_cancelled())
 
-    def answer(self, response: Any) -> None:
-        """Sends the one answer."""
+    def wishes(self, tensors: dict[str, Array]) -> dict[str, Any]:
+        """Further arguments of the request's job."""
+        return {}
+
+    def answer(self, calls: list[int], future: Any) -> None:
+        """Sends what the engine made, or why it did not.
+
+        Args:
+            calls: that each sample needed.
+        """
+        error = future.exception()
+        if error is not None:
+            self.fail(error)
+            return
+        made = self._result(np.stack(future.result()), calls)
+        self._send(pb_utils.InferenceResponse(made), final=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Sends why there is no image."""
+        self._send(pb_utils.InferenceResponse(error=failure(error)), final=True)
+
+    def _result(self, images: Array, calls: list[int]) -> list[Any]:
+        tensors: list[Any] = self._tensors(images)
+        return tensors
+
+    def _send(self, response: Any, final: bool) -> None:
         with self._lock:
-            self._answered = True
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            if self._answered:
+                return
+            self._answered = final
+            flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+            self._sender.send(response, flags=flags)
 
 
-def given(tensors: dict[str, Array], name: str, count: int, default: float) -> Array:
-    """A control of each sample, [count]."""
-    return tensors[name][:, 0] if name in tensors else np.full(count, default)
+class Streamed(Ticket):
+    """A request that is told how far it is.
+
+    Its answers have the outputs ``index`` (which samples of the request), ``step`` and ``calls``
+    (model calls made, and in all), INT32 [n, 1] each: now and then those of all samples and no
+    image; every ``preview_every`` calls those of one sample with its predicted image; and at the
+    end those of all with all images.
+    """
+
+    def wishes(self, tensors: dict[str, Array]) -> dict[str, Any]:
+        every = int(tensors["preview_every"].max()) if "preview_every" in tensors else 0
+        wishes: dict[str, Any] = {"on_progress": self._progress}
+        if every > 0:
+            wishes |= {"on_preview": self._preview, "preview_every": every}
+        return wishes
+
+    def _progress(self, made: list[int], calls: list[int]) -> None:
+        told = self._told(range(len(made)), made, calls)
+        self._send(pb_utils.InferenceResponse(told), final=False)
+
+    def _preview(self, preview: Preview) -> None:
+        told = self._told([preview.index], [preview.step], [preview.calls])
+        images = self._tensors(preview.image[None])
+        self._send(pb_utils.InferenceResponse([*images, *told]), final=False)
+
+    def _result(self, images: Array, calls: list[int]) -> list[Any]:
+        told = self._told(range(len(images)), calls, calls)
+        return [*super()._result(images, calls), *told]
+
+    def _told(self, *values: Sequence[int]) -> list[Any]:
+        return [
+            pb_utils.Tensor(name, np.array(value, np.int32)[:, None])
+            for name, value in zip(TOLD, values, strict=True)
+        ]
 
 
 def failure(error: BaseException) -> Any:
@@ -194,7 +324,7 @@ def failure(error: BaseException) -> Any:
     codes = pb_utils.TritonError
     if isinstance(error, Busy):
         return codes(str(error), codes.UNAVAILABLE)
-    if isinstance(error, Cancelled):
+    if isinstance(error, Cancelled | Expired):
         return codes(str(error), codes.CANCELLED)
     if isinstance(error, ValueError | KeyError):
         return codes(str(error), codes.INVALID_ARG)
