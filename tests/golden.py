@@ -8,8 +8,8 @@ the default.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,32 @@ from torch import Tensor
 
 from galatea_exporter.checkpoint import read_checkpoint
 from galatea_exporter.family import Family, Options, families, find_family, parse_options
-from galatea_exporter.graph import export_stage, serialise
+from galatea_exporter.graph import TORCH_DTYPE, export_stage, serialise
+from galatea_exporter.sampler.samplers import Settings, start
 from galatea_exporter.stages import Stage, StagedGenerator, TensorSpec
 from support import GOLDEN
 
 Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Stage, list[Tensor]], dict[str, Tensor]]
 
 FLOATS = "floats"  # the first probe of every last stage: the network's own output
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A sampling from its first noise to the last step.
+
+    Attributes:
+        first: the array of the noise that it starts from.
+        added: the array of what its steps add, in their order.
+        sampler: the one that a request would name; None is the schedule's own.
+        prompt: which of the two rows of the context is the prompt's.
+    """
+
+    first: str
+    added: str = ""
+    sampler: str | None = None
+    prompt: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,10 @@ class Target:
         controls: values of inputs that differ from their defaults.
         silent: whether the noise beside the latent is all zeros.
         source: the array that is the picture to translate.
+        stage: the stage that makes it from arrays of the case alone, by the names of `ARRAYS`.
+        sample: the array that the decoder takes.
+        scaled: whether that is a sample as the sampler leaves it, not yet in the decoder's scale.
+        loop: how the sampler calls the stage.
     """
 
     tensor: str = FLOATS
@@ -48,6 +71,10 @@ class Target:
     controls: Mapping[str, float] = field(default_factory=dict)
     silent: bool = False
     source: str = "image"
+    stage: str = ""
+    sample: str = ""
+    scaled: bool = True
+    loop: Loop | None = None
 
 
 TARGETS = {
@@ -70,6 +97,27 @@ TARGETS = {
         name: Target(name, source="brain_F_T1_T1c_T2")
         for name in ("tumor_shape_out", "tumor_grade_out", "inp_gen_out", "final")
     },
+    "text_embeddings": Target("context", stage="text"),
+    "unet_out": Target("prediction", stage="unet"),
+    "model_out": Target("prediction", stage="unet"),
+    "vae_decoded": Target(stage="vae", sample="vae_latent", scaled=False),
+    "vae_decoded_of_latent": Target(stage="vae", sample="latent", scaled=False),
+    "decoded": Target(stage="vae", sample="final_latent"),
+    "pipeline_final_latents": Target(stage="unet", loop=Loop("latents")),
+    "final_latent": Target(stage="unet", loop=Loop("latent", prompt=1)),
+    "p_sample_loop": Target(
+        stage="unet", loop=Loop("x_T", "step_noises_in_call_order", sampler="ddpm")
+    ),
+    "ddim_eta0": Target(stage="unet", loop=Loop("x_T", sampler="ddim")),
+}
+
+# What a stage of a diffusion generator takes, and the names that cases have for it.
+ARRAYS = {
+    "tokens": ("input_ids",),
+    "x": ("unet_sample", "unet_x", "x"),
+    "t": ("unet_t", "t"),
+    "context": ("text_embeddings", "context"),
+    "label": ("y",),
 }
 
 CIRCLE = ("circle_x", "circle_y", "radius_1", "radius_2", "radius_3")
@@ -112,6 +160,11 @@ class Case:
             array: NDArray[Any] = expected[name]
         return array
 
+    def all_expected(self) -> Arrays:
+        """The expected arrays by name, which may be the inputs of others."""
+        with np.load(self.folder / "expected.npz") as expected:
+            return dict(expected)
+
     def inputs(self) -> Arrays:
         """The case's inputs by name."""
         with np.load(self.folder / "inputs.npz") as inputs:
@@ -148,7 +201,11 @@ def load(case: Case, settings: tuple[tuple[str, str], ...] = ()) -> StagedGenera
     checkpoint = read_checkpoint(case.checkpoint, family.files, family.modules)
     # Names that all families share mean something else in upstream's constructors: "channels".
     known = {e.name for e in fields(family.options)} - {e.name for e in fields(Options)}
-    given = {k: v for k, v in _flat(case.meta["constructor_args"]).items() if k in known}
+    given = {k: v for k, v in _flat(case.meta).items() if k in known}
+    if "text_encoder" in known:  # another case's stands for the one that this case does not hold
+        given["text_encoder"] = case.folder.parent / "sd_diffusers" / "pipeline"
+    if "latent_size" in known:
+        given["latent_size"] = case.inputs()["latent"].shape[2:]
     told = {k: _text(v) for k, v in {**given, **family.arguments(checkpoint)}.items()}
     return family.load(checkpoint, parse_options(family.options, {**told, **dict(settings)}))
 
@@ -156,6 +213,8 @@ def load(case: Case, settings: tuple[tuple[str, str], ...] = ()) -> StagedGenera
 def compute(case: Case, target: Target, *, onnx: bool) -> NDArray[Any]:
     """The array of a target, in PyTorch or in ONNX Runtime."""
     generator = load(case, tuple(target.settings.items()))
+    if target.stage:
+        return _alone(case, target, generator, _in_onnx if onnx else _in_torch)
     tensors = _given(case, target)
     batch = len(next(iter(tensors.values())))
     for stage in generator.stages:
@@ -170,6 +229,58 @@ def compute(case: Case, target: Target, *, onnx: bool) -> NDArray[Any]:
         if target.tensor in tensors:
             break
     return tensors[target.tensor].numpy()
+
+
+def _alone(case: Case, target: Target, generator: StagedGenerator, run: Run) -> NDArray[Any]:
+    """What one stage of a diffusion generator makes of arrays of the case."""
+    stage = next(stage for stage in generator.stages if stage.name == target.stage)
+    arrays = {**case.inputs(), **case.all_expected()}
+    if target.loop is not None:
+        return _sampled(case, target.loop, generator, arrays, lambda feed: run(stage, feed))
+    if not target.scaled:
+        # The network that layers.latents.Rescaled holds, in the Picture that the stage is.
+        stage = replace(stage, module=stage.module.get_submodule("network.network"), outputs=())
+    names = {name: next((n for n in known if n in arrays), "") for name, known in ARRAYS.items()}
+    names["sample"] = target.sample
+    given = [arrays[names[spec.name]] for spec in stage.inputs]
+    rows = min(map(len, given))  # of a context, what belongs to no other input is left out
+    feed = [_fitting(spec, array[:rows]) for spec, array in zip(stage.inputs, given, strict=True)]
+    return run(stage, feed)[target.tensor].numpy()
+
+
+def _fitting(spec: TensorSpec, array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array).to(TORCH_DTYPE[spec.dtype]).reshape(len(array), *spec.dims)
+
+
+def _sampled(
+    case: Case,
+    loop: Loop,
+    generator: StagedGenerator,
+    arrays: Arrays,
+    network: Callable[[list[Tensor]], dict[str, Tensor]],
+) -> NDArray[Any]:
+    """The end of a loop that our sampler runs, with guidance where the case has it."""
+    meta, sampling = case.meta, generator.sampling
+    assert sampling is not None
+    steps = meta.get("num_inference_steps") or meta["timestep_respacing"]
+    context = next((arrays[name] for name in ARRAYS["context"] if name in arrays), None)
+    rows = 1 if context is None else 2
+    run = start(
+        Settings(steps, loop.sampler),
+        sampling.schedule,
+        sampling.shape,
+        lambda stream: arrays[loop.added][stream - 1][0] if stream else arrays[loop.first][0],
+    )
+    while not run.finished:
+        x, t = run.row()
+        feed = [torch.from_numpy(np.stack([x] * rows)), torch.full((rows, 1), t)]
+        feed += [] if context is None else [torch.from_numpy(context)]
+        prediction = network(feed)["prediction"].numpy()
+        if context is not None:
+            ours, without = prediction[loop.prompt], prediction[1 - loop.prompt]
+            prediction = without[None] + np.float32(meta["guidance_scale"]) * (ours - without)
+        run.advance(prediction[0])
+    return run.sample[None]
 
 
 def _given(case: Case, target: Target) -> dict[str, Tensor]:
@@ -234,12 +345,18 @@ def _made(stage: Stage) -> list[str]:
     return [spec.name for spec in (*stage.outputs, *stage.probes)]
 
 
-def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments with the nested ones of NVlabs' networks beside the others."""
-    flat = dict(arguments)
-    for group in ("synthesis_kwargs", "gen_params"):
+def _flat(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a case, those in groups also by the name of their group.
+
+    guided-diffusion's ``steps`` are those of the training: ``diffusion_steps`` on its command line.
+    """
+    arguments = meta["constructor_args"]
+    flat = {**meta, **arguments}
+    for group in ("synthesis_kwargs", "gen_params", "scheduler", "autoencoder", "diffusion"):
         flat |= arguments.get(group, {})
-    return flat
+        flat |= {f"{group}_{key}": value for key, value in arguments.get(group, {}).items()}
+    told = dict(meta.get("diffusion_args", {}))
+    return flat | ({"diffusion_steps": told.pop("steps"), **told} if told else {})
 
 
 def _text(value: Any) -> str:

@@ -15,10 +15,11 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from galatea import ExportError, InvalidInput, MachineError, RepositoryError
+from galatea import Client, ExportError, InvalidInput, MachineError, RepositoryError
 from galatea.repository import find, releases, verify
 from galatea_exporter.export import Exported, Facts, export
 from galatea_exporter.family import find_family
+from galatea_server.server import EmbeddedServer
 
 
 def run(checkpoints: dict[str, Path], repository: Path, **changes: object) -> Exported:
@@ -264,3 +265,22 @@ def test_the_card_says_where_the_model_comes_from(repository: Path) -> None:
     assert len(card.checkpoint_sha256) == 64
     assert set(card.graphs) == {"noise", "synthesis"}
     assert card.exporter.startswith("galatea ")
+
+
+def test_weights_too_large_for_a_graph_lie_beside_it(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(checkpoints, tmp_path / "within")
+    monkeypatch.setattr("galatea_exporter.graph.LARGEST_WEIGHTS", 10_000)
+    for folder in ("beside", "again"):
+        run(checkpoints, tmp_path / folder)
+    assert contents(tmp_path / "beside") == contents(tmp_path / "again")
+    assert verify(tmp_path / "beside") == []
+    release = find(tmp_path / "beside", "masses")
+    graph, weights = (f"masses.synthesis/1/{name}" for name in ("model.onnx", "model.onnx.data"))
+    assert release.files[weights][0] > 10 * release.files[graph][0]
+    made = []
+    for folder in ("within", "beside"):
+        with EmbeddedServer(tmp_path / folder) as server, Client(server.grpc_url) as client:
+            made.append(client.sample("masses", 4, seed=1).images)
+    assert made[0].tobytes() == made[1].tobytes()

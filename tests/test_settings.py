@@ -41,7 +41,7 @@ def in_force(*arguments: object) -> dict[str, tuple[Any, str]]:
 def test_a_flag_beats_a_variable_that_beats_the_file_that_beats_the_default(
     settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert in_force()["timeout"] == (60.0, "default")
+    assert in_force()["timeout"] == (None, "default")
     settings.write_text("timeout = 10\n")
     assert in_force()["timeout"] == (10.0, str(settings))
     monkeypatch.setenv("GALATEA_TIMEOUT", "20")
@@ -64,7 +64,7 @@ def test_the_file_is_the_one_that_is_named(
     assert there["config"] == (str(other), "GALATEA_CONFIG")
     assert there["timeout"] == (2.0, str(other))
     assert in_force("--config", third)["timeout"] == (3.0, str(third))
-    assert in_force("--config", "/dev/null")["timeout"] == (60.0, "default")
+    assert in_force("--config", "/dev/null")["timeout"] == (None, "default")
 
 
 def test_servers_are_listed_in_every_way(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,11 @@ from tritonclient.grpc.service_pb2 import (
     ModelInferResponse,
     RepositoryIndexResponse,
 )
+from tritonclient.utils import serialize_byte_tensor
 
 from galatea import Client, InvalidInput, MachineError, Security, ServerError, ServerUnreachable
 from galatea._wire.channel import check_address
-from galatea._wire.messages import pack, unpack
+from galatea._wire.messages import datatype, pack, unpack
 
 CONTENTS = st.lists(st.binary(max_size=300), max_size=4)
 
@@ -36,6 +37,15 @@ def test_requests_are_what_a_protobuf_library_makes_of_them(
     message = pack(head, [np.frombuffer(content, np.uint8) for content in contents])
     expected = ModelInferRequest(model_name=name, model_version="3", raw_input_contents=contents)
     assert ModelInferRequest.FromString(message) == expected
+
+
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=4))
+def test_texts_travel_as_tritons_own_client_sends_them(texts: list[str]) -> None:
+    array = np.array(texts, object)[:, None]
+    message = pack(ModelInferRequest(), [array])
+    expected = serialize_byte_tensor(array).item()
+    assert list(ModelInferRequest.FromString(message).raw_input_contents) == [expected]
+    assert datatype(array) == "BYTES"
 
 
 @given(CONTENTS, st.text(max_size=200))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,13 @@ from galatea.errors import InvalidInput
 Values = Callable[[NDArray[np.int64]], NDArray[Any]]
 
 BALANCED = "balanced"
-DTYPE: Mapping[str, type[Any]] = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+DTYPE: Mapping[str, type[Any]] = {
+    "INT64": np.int64,
+    "INT32": np.int32,
+    "FP32": np.float32,
+    "BYTES": object,  # holds str
+}
+LONGEST = 10_000  # characters of a text
 GOLDEN = np.uint64(11400714819323198485)  # 2⁶⁴ / φ; products wrap round
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
@@ -42,6 +49,11 @@ def seeds(seed: int | None, n: int | None) -> Values:
     return lambda index: (index + np.int64(start))[:, None]
 
 
+def count(given: Mapping[str, Any]) -> int | None:
+    """How many samples are asked for by a condition that has one value for each of them."""
+    return next((len(value) for value in given.values() if _is_listed(value)), None)
+
+
 def conditions(
     card: ModelCard, given: Mapping[str, Any], n: int | None, seeds: Values
 ) -> dict[str, Values]:
@@ -52,8 +64,11 @@ def conditions(
     from classes to weights deals them out in these proportions. Of a condition without a default
     but with a range, what is not given is drawn by each sample's seed.
 
+    Texts are arrays of str.
+
     Raises:
-        InvalidInput: an unknown condition, one that is missing, or a value out of its range.
+        InvalidInput: an unknown condition, one that is missing, a value out of its range, or no
+            text that can be sent.
     """
     known = {entry.name: entry for entry in _free(card)}
     values = {name: value for name, value in given.items() if value is not None}
@@ -96,7 +111,7 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None, seeds: Val
     if entry.labels and isinstance(value, Mapping):
         return _weighted(card, entry, value)
     dtype = DTYPE[entry.dtype]
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if _is_listed(value):
         if n is None or len(value) != n:
             raise InvalidInput(
                 f"{len(value)} values of {entry.name!r} for {n or 'any number of'} samples",
@@ -106,6 +121,10 @@ def _values(card: ModelCard, entry: Input, value: Any, n: int | None, seeds: Val
         return lambda index: listed[index]
     single = _one(card, entry, value)
     return lambda index: np.full((len(index), 1), single, dtype)
+
+
+def _is_listed(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
 def _weighted(card: ModelCard, entry: Input, weights: Mapping[Any, Any]) -> Values:
@@ -148,7 +167,9 @@ def _draws_of(entry: Input, seeds: Values) -> Values:
     return lambda index: np.array([[draw(int(seed))] for seed in seeds(index)[:, 0]], dtype)
 
 
-def _one(card: ModelCard, entry: Input, value: Any) -> int | float:
+def _one(card: ModelCard, entry: Input, value: Any) -> int | float | str:
+    if entry.dtype == "BYTES":
+        return _text(card, entry, value)
     if entry.labels and isinstance(value, str) and value in entry.labels:
         return entry.labels.index(value)
     if isinstance(value, str) and entry.labels and value.isdecimal():
@@ -163,7 +184,39 @@ def _one(card: ModelCard, entry: Input, value: Any) -> int | float:
     raise InvalidInput(f"{card.name} has no {entry.name} {value!r}", _allowed(entry))
 
 
+def _text(card: ModelCard, entry: Input, value: Any) -> str:
+    problem = _problem(value)
+    if problem:
+        raise InvalidInput(f"the {entry.name} of {card.name} {problem}", _allowed(entry))
+    if entry.choices and value not in entry.choices:
+        near = difflib.get_close_matches(value, entry.choices, 1)
+        raise InvalidInput(
+            f"{card.name} has no {entry.name} {value!r}" + (f", but {near[0]!r}" if near else ""),
+            _allowed(entry),
+        )
+    return str(value)
+
+
+def _problem(value: Any) -> str:
+    """Why a value cannot be sent as a text; nothing where it can."""
+    if not isinstance(value, str):
+        return f"is {value!r} and no text"
+    if len(value) > LONGEST:
+        return f"has {len(value)} characters, and at most {LONGEST} are sent"
+    if "\0" in value:
+        return "has a character of value 0"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"has {value[error.start]!r}, which is no character of Unicode"
+    return ""
+
+
 def _allowed(entry: Input) -> str:
+    if entry.choices:
+        return f"choose one of: {', '.join(entry.choices)}"
+    if entry.dtype == "BYTES":
+        return f"give a text: {entry.name}='…', or --{entry.name.replace('_', '-')} TEXT"
     if entry.labels:
         names = ", ".join(f"{name} ({k})" for k, name in enumerate(entry.labels))
         return f"choose one of: {names}, or {BALANCED!r}"

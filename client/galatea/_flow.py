@@ -7,11 +7,13 @@ or an answer. :func:`drive` waits in the calling thread, :mod:`galatea.aio` in a
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from galatea._window import Window
@@ -33,6 +35,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 BACKOFF = 0.1, 2.0  # seconds before a request is sent again: at first, at most
+SOON = 0.1  # seconds after which others than the oldest request are looked at again at the earliest
 SERVER_FAILURES = 2  # times that a request is sent again which a server failed to compute
 
 
@@ -79,7 +82,7 @@ class Wait:
             time.sleep(self.seconds)
 
 
-def drive(steps: Generator[Wait | T, None, None]) -> Iterator[T]:
+def drive(steps: Generator[Wait | T, None, None]) -> Generator[T, None, None]:
     """What a flow yields but the waiting, which is done here."""
     try:
         for step in steps:
@@ -104,6 +107,7 @@ class _Job(Generic[R]):
     failures: int = 0
     error: GalateaError | None = None  # the last one
     final: bool = False  # that error is not worth another attempt
+    answered: bool = False
 
     def reply(self) -> Reply | None:
         """The answer, once it is there."""
@@ -121,12 +125,36 @@ class _Job(Generic[R]):
                     reply.release()
 
 
+class _Parts(Generic[R]):
+    """What comes before the results of requests, from the threads that read it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: deque[tuple[_Job[R], Arrays]] = deque()
+        self.some: Future[None] = Future()  # done while there are any
+
+    def put(self, job: _Job[R], arrays: Arrays) -> None:
+        with self._lock:
+            self._parts.append((job, arrays))
+            if not self.some.done():
+                self.some.set_result(None)
+
+    def take(self) -> Iterator[tuple[R, Arrays]]:
+        """All that are there of requests that have no answer yet."""
+        with self._lock:
+            taken, self._parts = self._parts, deque()
+            if taken:
+                self.some = Future()
+        return ((job.request, arrays) for job, arrays in taken if not job.answered)
+
+
 class Flow(Generic[R]):
     """The requests of one call to the client.
 
     Args:
         card: of the model; servers that have it with another card get none of the requests.
         call: what is sent for a request.
+        timeout: seconds that a request may take.
         reply: bytes of an answer, where they are known.
         deadline: seconds for the whole, from now on.
     """
@@ -138,22 +166,29 @@ class Flow(Generic[R]):
         call: Callable[[R], Call],
         rules: Rules,
         *,
+        timeout: float,
         reply: int | None = None,
         deadline: float | None = None,
     ) -> None:
         self._pool, self._card, self._call, self._rules = pool, card, call, rules
+        self._timeout = timeout
+        self._parts: _Parts[R] = _Parts()
         self._window = Window(len(pool.endpoints), reply)
         self._deadline = deadline
         self._end = None if deadline is None else time.monotonic() + deadline
         self._answered = 0
 
     def run(
-        self, requests: Iterator[R], receive: Callable[[R, Arrays], T]
+        self,
+        requests: Iterator[R],
+        receive: Callable[[R, Arrays], T],
+        hear: Callable[[R, Arrays], T] | None = None,
     ) -> Generator[Wait | T, None, None]:
         """Yields what `receive` makes of each answer, in the order of the requests.
 
-        `receive` must copy what it keeps. When the next request cannot be made, what was asked
-        before is still answered; then its error is raised.
+        With `hear` answers come in parts: it also yields what that makes of each part which is no
+        result, as they come. Both must copy what they keep. When the next request cannot be made,
+        what was asked before is still answered; then its error is raised.
         """
         waiting: deque[_Job[R]] = deque()
         failure: GalateaError | None = None
@@ -168,7 +203,7 @@ class Flow(Generic[R]):
                     if request is None:
                         more = False
                     else:
-                        waiting.append(_Job(request, self._call(request)))
+                        waiting.append(self._job(request, listens=hear is not None))
                 if not waiting:
                     break
                 self._check_deadline()
@@ -177,12 +212,16 @@ class Flow(Generic[R]):
                     self._tend(job)
                 head = waiting[0]
                 reply = head.reply()
+                if hear is not None:  # all that came before that reply
+                    for request, arrays in self._parts.take():
+                        yield hear(request, arrays)
                 if reply is None:
                     if head.final and head.error is not None:
                         raise head.error
-                    yield self._wait(head)
+                    yield self._wait(waiting)
                     continue
                 waiting.popleft()
+                head.answered = True
                 head.abandon(but=reply)
                 self._window.answered(reply.seconds, full=full)
                 self._count("ok", reply.seconds, len(next(iter(reply.arrays.values()))), reply)
@@ -195,6 +234,12 @@ class Flow(Generic[R]):
         finally:
             for job in waiting:
                 job.abandon()
+
+    def _job(self, request: R, *, listens: bool) -> _Job[R]:
+        job = _Job(request, self._call(request))
+        if listens:
+            job.call = replace(job.call, listen=partial(self._parts.put, job))
+        return job
 
     def _tend(self, job: _Job[R]) -> None:
         """Sends a request that is not on its way, unless it has failed for good."""
@@ -218,7 +263,8 @@ class Flow(Generic[R]):
             job.hedged = bool(job.attempts)
             if job.failures or job.hedged:
                 self._count_retry()
-            job.attempts.append((endpoint, endpoint.infer(job.call), now))
+            seconds = self._timeout if self._end is None else min(self._timeout, self._end - now)
+            job.attempts.append((endpoint, endpoint.infer(job.call, max(seconds, 0.001)), now))
 
     def _note(self, job: _Job[R], endpoint: Endpoint, error: GalateaError, now: float) -> None:
         """Remembers a failed attempt, and decides whether there will be another one."""
@@ -229,7 +275,11 @@ class Flow(Generic[R]):
         job.not_before = now + pause * random.random()  # noqa: S311 - spreads callers, no secret
         others = len(self._pool.endpoints) > 1
         if isinstance(error, ServerError):
-            job.final = job.failures > SERVER_FAILURES
+            # A server that is full works, and has room when what it has is done.
+            waits = self._rules.patience > 0 and now - job.failing_since < self._timeout
+            job.final = not waits if error.passing else job.failures > SERVER_FAILURES
+            if error.passing:
+                self._window.failed()
             return
         passing = error.passing or (
             others and isinstance(error, ModelUnavailable | DeadlineExceeded)
@@ -270,8 +320,9 @@ class Flow(Generic[R]):
             return None
         return self._rules.hedge * usual
 
-    def _wait(self, head: _Job[R]) -> Wait:
+    def _wait(self, waiting: deque[_Job[R]]) -> Wait:
         """What may happen next to the oldest request."""
+        head = waiting[0]
         now = time.monotonic()
         seconds = 60.0
         if head.attempts:
@@ -283,8 +334,15 @@ class Flow(Generic[R]):
             futures = list(self._pool.probes(self._card))
             seconds = max(0.001, head.not_before - now, 0 if futures else self._pool.rests_for)
             seconds = min(seconds, 0.5) if not futures else 0.5
+        if head.call.stepwise:  # it may take minutes, in which others fail or can be sent again
+            others = [job for job in waiting if job is not head]
+            futures += [f for job in others for _, f, _ in job.attempts if not f.done()]
+            pauses = [job.not_before - now for job in others if not (job.attempts or job.final)]
+            seconds = min(seconds, max(SOON, min(pauses, default=seconds)))
         if self._end is not None:
             seconds = min(seconds, max(0.0, self._end - now))
+        if head.call.listen is not None:
+            futures.append(self._parts.some)
         return Wait(tuple(futures), seconds)
 
     def _check_deadline(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from numbers import Integral
 from typing import Any
@@ -24,6 +24,11 @@ Given = Mapping[str, Any]  # conditions by name, as a caller gives them
 Empty = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]  # as numpy.empty
 
 LARGEST_REPLY = 32 << 20  # bytes that one request asks for by default
+# Samples that one request asks of a model that works in steps: several requests fill its engine,
+# and each gives its images as soon as they are made.
+STEPWISE_BATCH = 8
+PREVIEWS = 10  # of a sample, by default
+NEVER = 2**31 - 1  # the most model calls from one to the next that can be sent
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Served:
         """
         if size is None:
             each = self.reply(1, self._source_shape())
-            return max(1, min(self.max_batch, LARGEST_REPLY // each)) if each else self.max_batch
+            most = self.max_batch if self.card.steps is None else STEPWISE_BATCH
+            fitting = max(1, LARGEST_REPLY // each) if each else self.max_batch
+            return min(self.max_batch, most, fitting)
         if whole(size, "batch_size") > self.max_batch:
             raise InvalidInput(
                 f"a batch of {size} is larger than {self.card.name} takes at once",
@@ -55,7 +62,25 @@ class Served:
         n = len(next(iter(request.inputs.values())))
         shape = None if source is None else source.shape[1:]
         outputs = {output.name: _bytes(output, n, shape) for output in self.card.outputs}
-        return Call(self.card.name, str(self.card.version), request.inputs, outputs)
+        version, stepwise = str(self.card.version), self.card.steps is not None
+        return Call(self.card.name, version, request.inputs, outputs, stepwise)
+
+    def streamed(self, previews: bool | int, request: Request) -> Call:
+        """What is sent for a request whose answer comes in parts.
+
+        Args:
+            previews: whether there are any, or model calls from one to the next.
+        """
+        steps = request.inputs["steps"]
+        some = np.maximum(1, -(-steps // PREVIEWS))
+        every = some if previews is True else np.full_like(steps, min(previews, NEVER))
+        inputs = {**request.inputs, "preview_every": every}
+        return replace(self.call(request), model=self.stream_name, inputs=inputs)
+
+    @property
+    def stream_name(self) -> str:
+        """The Triton model that answers in parts."""
+        return f"{self.card.name}.stream"
 
     def reply(self, n: int, source: tuple[int, ...] | None = None) -> int | None:
         """Bytes of `n` samples; None where that depends on pictures that are not known."""
@@ -75,12 +100,19 @@ class Request:
         inputs: by name, with the batch as first axis.
         seeds: int64 [n]; empty where no seed plays a part.
         names, masks: of the pictures to translate.
+        first: index of the first of the samples in the call.
     """
 
     inputs: Arrays
     seeds: NDArray[np.int64]
     names: tuple[str, ...] = ()
     masks: NDArray[np.uint8] | None = None
+    first: int = 0
+
+    def only(self, row: int) -> Request:
+        """What asks for one of the samples to be sampled."""
+        inputs = {name: array[row : row + 1] for name, array in self.inputs.items()}
+        return Request(inputs, self.seeds[row : row + 1], first=self.first + row)
 
     def answered(self, card: ModelCard, reply: Arrays, empty: Empty = np.empty) -> Samples:
         """The samples that the server made of it; the one copy of what came."""
@@ -106,7 +138,8 @@ class Gathered:
     def add(self, request: Request, reply: Arrays) -> int:
         """Takes in the next answer, and says how many samples it had."""
         size = len(reply["image"])
-        for name, array in reply.items():
+        for name in (output.name for output in self._card.outputs):
+            array = reply[name]
             if name not in self._arrays:
                 self._arrays[name] = self._room(array)
             self._arrays[name][self._filled : self._filled + size] = array
@@ -190,9 +223,22 @@ def samplings(
     seeds = _conditions.seeds(seed, stop)
     inputs = {"seed": seeds, **_conditions.conditions(card, given, stop, seeds)}
     return (
-        Request({name: value(index) for name, value in inputs.items()}, seeds(index)[:, 0])
+        Request(
+            {name: value(index) for name, value in inputs.items()},
+            seeds(index)[:, 0],
+            first=int(index[0]),
+        )
         for index in _indices(int(start), stop, size, part, parts)
     )
+
+
+def amount(n: int | None, size: int, start: int = 0, shard: tuple[int, int] = (0, 1)) -> int | None:
+    """How many samples these requests ask for; None: endless."""
+    if n is None:
+        return None
+    stop, (part, parts) = start + n, shard
+    begins = range(start + part * size, stop, parts * size)
+    return sum(min(size, stop - begin) for begin in begins)
 
 
 def translations(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galatea import pictures
+from galatea import _conditions, pictures
 from galatea._blocks import Blocks
 from galatea._flow import Counting, Flow, Rules, Wait, drive
+from galatea._progress import Hearing, Made
 from galatea._requests import (
     Gathered,
     Request,
     Served,
+    amount,
     prepared,
     samplings,
     slices,
@@ -36,6 +39,9 @@ __all__ = ["Session", "Steps", "with_labels"]
 T = TypeVar("T")
 Steps = Generator[Wait | T, None, None]
 
+# Seconds that a request may take by default: of most models, and of those that work in steps.
+TIMEOUT, STEPWISE_TIMEOUT = 60.0, 3600.0
+
 
 class Session:
     """The servers of a client, and the steps of each of its calls.
@@ -47,14 +53,14 @@ class Session:
     def __init__(
         self,
         url: str | Sequence[str],
-        timeout: float,
+        timeout: float | None,
         patience: float,
         security: Security | None,
         transport: TransportName,
         hedge: float | None,
         counters: Counting | None,
     ) -> None:
-        if not _is_number(timeout) or not timeout > 0:
+        if timeout is not None and not (_is_number(timeout) and timeout > 0):
             raise InvalidInput(f"a timeout of {timeout!r} s leaves no time", "give seconds above 0")
         if not _is_number(patience) or not patience >= 0:
             raise InvalidInput(f"a patience of {patience!r} s is none", "give 0 s or more")
@@ -66,7 +72,10 @@ class Session:
                 f"choose one of: {', '.join(get_args(TransportName))}",
             )
         addresses = [url] if isinstance(url, str) else list(url)
-        self._pool = Pool(addresses, security or Security(), timeout, transport, trace_headers)
+        self._timeout = timeout
+        self._pool = Pool(
+            addresses, security or Security(), timeout or TIMEOUT, transport, trace_headers
+        )
         self._rules = Rules(patience, hedge, counters)
         if counters is not None:
             counters.watch(self._pool)
@@ -89,29 +98,38 @@ class Session:
         return [entry.card for entry in served if entry is not None]
 
     def sample(
-        self, name: str, n: int, *, seed: int | None = None, labels: Any = None,
-        deadline: float | None = None, **conditions: Any,
-    ) -> Steps[int | Samples]:  # fmt: skip
+        self, name: str, n: int | None = None, *, seed: int | None = None, labels: Any = None,
+        deadline: float | None = None, stepwise: bool = False, **conditions: Any,
+    ) -> Steps[int | Samples | Made]:  # fmt: skip
         served = self.served(name)
         given = with_labels(conditions, labels)
-        requests = samplings(served, whole(n), None, seed, given)
-        return self._all(served, requests, n, deadline)
+        n = whole(_conditions.count(given) or 1 if n is None else n)
+        requests = samplings(served, n, None, seed, given)
+        hearing = self._hearing(served, n) if stepwise else None
+        return self._all(served, requests, n, deadline, hearing)
 
     def stream(
         self, name: str, n: int | None = None, *, batch_size: int | None = None,
         seed: int | None = None, labels: Any = None, start: int = 0,
-        shard: tuple[int, int] = (0, 1), deadline: float | None = None, **conditions: Any,
-    ) -> Steps[Samples]:  # fmt: skip
+        shard: tuple[int, int] = (0, 1), deadline: float | None = None,
+        previews: bool | int = False, stepwise: bool = False, **conditions: Any,
+    ) -> Steps[Samples | Made]:  # fmt: skip
         served = self.served(name)
-        total = None if n is None else whole(n)
         given = with_labels(conditions, labels)
+        total = _conditions.count(given) if n is None else whole(n)
         requests = samplings(served, total, batch_size, seed, given, start, shard)
-        return self._batches(served, requests, served.batch(batch_size), deadline)
+        size = served.batch(batch_size)
+        hearing = None
+        if previews is not False:
+            stepwise = bool(previews is True or whole(previews, "previews"))
+        if stepwise:
+            hearing = self._hearing(served, amount(total, size, start, shard))
+        return self._batches(served, requests, size, deadline, hearing, previews)
 
     def translate(
         self, name: str, images: Any, *, seed: int | None = None, deadline: float | None = None,
         **conditions: Any,
-    ) -> Steps[int | Samples]:  # fmt: skip
+    ) -> Steps[int | Samples | Made]:  # fmt: skip
         served = self._translator(name)
         sources = list(prepared(pictures.pictures(images), served.card))
         if not sources:
@@ -131,7 +149,7 @@ class Session:
         self, name: str, images: Any, *, batch_size: int | None = None, seed: int | None = None,
         skip: Callable[[str], bool] = lambda picture: False, deadline: float | None = None,
         **conditions: Any,
-    ) -> Steps[Samples]:  # fmt: skip
+    ) -> Steps[Samples | Made]:  # fmt: skip
         served = self._translator(name)
         n = len(images) if isinstance(images, np.ndarray) else None
         sources = prepared(pictures.pictures(images), served.card, skip)
@@ -139,23 +157,34 @@ class Session:
         return self._batches(served, requests, served.batch(batch_size), deadline)
 
     def _all(
-        self, served: Served, requests: Iterator[Request], n: int, deadline: float | None
-    ) -> Steps[int | Samples]:
+        self,
+        served: Served,
+        requests: Iterator[Request],
+        n: int,
+        deadline: float | None,
+        hearing: Hearing | None = None,
+    ) -> Steps[int | Samples | Made]:
         """The number of samples in each answer, and at the end all of them."""
         gathered = Gathered(served.card, n)
         size = min(n, served.batch(None))
-        yield from self._steps(served, requests, gathered.add, size, deadline)
+        yield from self._steps(served, requests, gathered.add, size, deadline, hearing)
         yield gathered.samples()
 
     def _batches(
-        self, served: Served, requests: Iterator[Request], size: int, deadline: float | None
-    ) -> Steps[Samples]:
+        self,
+        served: Served,
+        requests: Iterator[Request],
+        size: int,
+        deadline: float | None,
+        hearing: Hearing | None = None,
+        previews: bool | int = False,
+    ) -> Steps[Samples | Made]:
         blocks = Blocks()
 
         def received(request: Request, reply: Arrays) -> Samples:
             return request.answered(served.card, reply, blocks.empty)
 
-        return self._steps(served, requests, received, size, deadline)
+        return self._steps(served, requests, received, size, deadline, hearing, previews)
 
     def _steps(
         self,
@@ -164,14 +193,48 @@ class Session:
         receive: Callable[[Request, Arrays], T],
         size: int,
         deadline: float | None,
-    ) -> Steps[T]:
+        hearing: Hearing | None,
+        previews: bool | int = False,
+    ) -> Steps[T | Samples | Made]:
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
             raise InvalidInput(f"a deadline of {deadline!r} s has passed", "give seconds above 0")
         flow: Flow[Request] = Flow(
-            self._pool, served.card, served.call, self._rules,
-            reply=served.reply(size), deadline=deadline,
-        )  # fmt: skip
-        return self._watched(served.card.name, flow.run(requests, receive))
+            self._pool,
+            served.card,
+            served.call if hearing is None else partial(served.streamed, previews),
+            self._rules,
+            timeout=self._allowed(served.card),
+            reply=served.reply(size),
+            deadline=deadline,
+        )
+        if hearing is None:
+            return self._watched(served.card.name, flow.run(requests, receive))
+        return self._watched(served.card.name, _heard(flow, requests, receive, hearing))
+
+    def _hearing(self, served: Served, n: int | None) -> Hearing:
+        """What listens to a model that works in steps.
+
+        Raises:
+            InvalidInput: it does not.
+            ModelUnavailable: its export has nothing that tells of its steps.
+        """
+        name = served.card.name
+        if served.card.steps is None:
+            raise InvalidInput(
+                f"{name} makes an image at once, not in steps", "leave previews and on_step out"
+            )
+        try:
+            self.config(served.stream_name)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(
+                f"{self.url}: {name} is served without {served.stream_name}, which tells of steps",
+                "export it again, or leave previews and on_step out",
+            ) from error
+        return Hearing(served.card, n)
+
+    def _allowed(self, card: ModelCard) -> float:
+        """Seconds that a request to a model may take."""
+        return self._timeout or (TIMEOUT if card.steps is None else STEPWISE_TIMEOUT)
 
     def _watched(self, name: str, steps: Steps[T]) -> Steps[T]:
         try:
@@ -200,7 +263,7 @@ class Session:
                 made[name].append(array.copy())
 
         size = max(1, self.config(model).max_batch_size)
-        flow: Flow[Request] = Flow(self._pool, card, call, self._rules)
+        flow: Flow[Request] = Flow(self._pool, card, call, self._rules, timeout=self._allowed(card))
         for _ in drive(flow.run(slices(inputs, size), received)):
             pass
         return {name: np.concatenate(parts) for name, parts in made.items()}
@@ -260,6 +323,24 @@ class Session:
             f"{self.url}: no model {name!r}",
             f"did you mean {near[0]!r}?" if near else f"served are: {', '.join(public) or 'none'}",
         )
+
+
+def _heard(
+    flow: Flow[Request],
+    requests: Iterator[Request],
+    receive: Callable[[Request, Arrays], T],
+    hearing: Hearing,
+) -> Steps[T | Samples | Made]:
+    """What a flow yields, with the parts of its answers between them."""
+
+    def received(request: Request, reply: Arrays) -> T:
+        hearing.count(request, reply)
+        return receive(request, reply)
+
+    for step in flow.run(requests, received, hearing.part):
+        yield step
+        if not isinstance(step, Wait | Made):
+            yield hearing.made
 
 
 def _is_number(value: Any) -> bool:

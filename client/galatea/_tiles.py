@@ -20,10 +20,19 @@ GAP = 2  # pixels between tiles
 def panels(pixels: NDArray[Any], outlined: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """An image as RGB [H, W', 3]; unless there are 3 channels, they lie side by side in grey.
 
+    Of a volume the middle slices lie side by side: axial, coronal, sagittal.
+
     Args:
-        pixels: [H, W, C]; uint8, uint16, or float32 of which 0 … 1 is shown.
-        outlined: a mask [H, W] whose outline is drawn.
+        pixels: [H, W, C] or [X, Y, Z, C]; uint8, uint16, or float32 of which 0 … 1 is shown.
+        outlined: a mask, without the channel, whose outline is drawn.
     """
+    if pixels.ndim == 4:
+        return tile(
+            [
+                panels(_middle(pixels, axis), None if outlined is None else _middle(outlined, axis))
+                for axis in (2, 1, 0)
+            ]
+        )
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype != np.uint8:
@@ -57,6 +66,12 @@ def sheet(tiles: Sequence[NDArray[np.uint8]], across: int) -> Image:
         place = (i % across * (width + GAP), i // across * (height + GAP))
         picture.paste(Image.fromarray(pixels), place)
     return picture
+
+
+def _middle(volume: NDArray[Any], axis: int) -> NDArray[Any]:
+    """A slice of a volume [X, Y, Z, …], lying as DICOM shows it: right or front at the left."""
+    plane: NDArray[Any] = volume.take(volume.shape[axis] // 2, axis)
+    return plane[::-1, ::-1].swapaxes(0, 1)
 
 
 def _outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from galatea._flow import Wait
+from galatea._progress import Made
 from galatea._session import Steps
 from galatea.card import ModelCard
 from galatea.client import Client
@@ -58,7 +61,7 @@ class AsyncClient:
         """See :meth:`galatea.Client.model`."""
         return await asyncio.to_thread(self._client.model, name)
 
-    async def sample(self, name: str, n: int = 1, **arguments: Any) -> Samples:
+    async def sample(self, name: str, n: int | None = None, **arguments: Any) -> Samples:
         """See :meth:`galatea.Client.sample`."""
         return await _last(self._session.sample, name, n, **arguments)
 
@@ -76,23 +79,26 @@ class AsyncClient:
 
     def stream(self, name: str, n: int | None = None, **arguments: Any) -> AsyncIterator[Samples]:
         """See :meth:`galatea.Client.stream`; a mistake is told at the first batch."""
-        return _drive(self._session.stream, name, n, **arguments)
+        return _told(self._session.stream, name, n, **arguments)
 
     def translate_stream(self, name: str, images: Any, **arguments: Any) -> AsyncIterator[Samples]:
         """See :meth:`galatea.Client.translate_stream`; a mistake is told at the first batch."""
-        return _drive(self._session.translate_stream, name, images, **arguments)
+        return _told(self._session.translate_stream, name, images, **arguments)
 
 
-async def _drive(begin: Callable[..., Steps[T]], *args: Any, **arguments: Any) -> AsyncIterator[T]:
+async def _drive(
+    begin: Callable[..., Steps[T]], *args: Any, **arguments: Any
+) -> AsyncGenerator[T, None]:
     """What a flow yields but the waiting, which the event loop does.
 
     A step may read a picture or ask for a card, so each is taken in a thread.
     """
     steps = await asyncio.to_thread(begin, *args, **arguments)
+    alarm = _Alarm()
     try:
         while (step := await _finished(asyncio.to_thread(next, steps, None))) is not None:
             if isinstance(step, Wait):
-                await _pause(step)
+                await alarm.ring(step)
             else:
                 yield step
     finally:
@@ -111,30 +117,59 @@ async def _finished(step: Any) -> Any:
         raise
 
 
-async def _pause(step: Wait) -> None:
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
+class _Alarm:
+    """Wakes a coroutine when one of some futures is done; each is asked to once."""
 
-    def wake(_: Any) -> None:
+    def __init__(self) -> None:
+        self._loop, self._rings = asyncio.get_running_loop(), asyncio.Event()
+        self._asked: WeakSet[Future[Any]] = WeakSet()
+
+    async def ring(self, step: Wait) -> None:
+        """Waits as the step says."""
+        self._rings.clear()
+        for future in step.futures:
+            if future not in self._asked:
+                self._asked.add(future)
+                future.add_done_callback(self._wake)
+        if any(future.done() for future in step.futures):
+            return
+        # Python 3.11's wait_for swallows a cancellation that comes as the waiting ends.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(step.seconds):
+                await self._rings.wait()
+
+    def _wake(self, _: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed, nobody waits any more
-            loop.call_soon_threadsafe(done.set)
+            self._loop.call_soon_threadsafe(self._rings.set)
 
-    for future in step.futures:
-        future.add_done_callback(wake)
-    # Python 3.11's wait_for swallows a cancellation that comes as the waiting ends.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(step.seconds):
-            await done.wait()
+
+async def _told(
+    begin: Callable[..., Steps[Any]],
+    *args: Any,
+    on_step: Callable[[int, int], None] | None = None,
+    **arguments: Any,
+) -> AsyncGenerator[Any, None]:
+    """What is yielded, but how far all is, which is told."""
+    if on_step is not None:
+        arguments["stepwise"] = True
+    async with aclosing(_drive(begin, *args, **arguments)) as items:
+        async for item in items:
+            if not isinstance(item, Made):
+                yield item
+            elif on_step is not None:
+                on_step(item.calls, item.of)
 
 
 async def _last(
-    begin: Callable[..., Steps[int | Samples]], *args: Any, **arguments: Any
+    begin: Callable[..., Steps[int | Samples | Made]], *args: Any, **arguments: Any
 ) -> Samples:
     progress = arguments.pop("progress", lambda images: None)
     made: Samples | None = None
-    async for item in _drive(begin, *args, **arguments):
-        if isinstance(item, Samples):
-            made = item
-        else:
-            progress(item)
+    async with aclosing(_told(begin, *args, **arguments)) as items:
+        async for item in items:
+            if isinstance(item, Samples):
+                made = item
+            else:
+                progress(item)
     assert made is not None
     return made

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
 from galatea._flow import Counting, drive
+from galatea._progress import Made
 from galatea._session import Session, with_labels
 from galatea._wire.endpoint import TransportName
 from galatea._wire.security import Security
@@ -33,8 +35,11 @@ class Client:
         url: ``host:port`` of the server's gRPC port, or gRPC's other spellings: behind
             ``dns:///name:8001`` each address of the name gets requests in turn. Or several of them,
             servers with the same models.
-        timeout: seconds that one request may take, connecting included.
-        patience: seconds that a request which fails for a passing reason is tried again.
+        timeout: seconds that one request may take, connecting and waiting for its turn included;
+            default 60, and an hour of models that work in steps.
+        patience: seconds that a request which fails for a passing reason is tried again. A server
+            that is busy with others is asked again for as long as a request may take, unless this
+            is 0.
         security: TLS, certificates and token; nothing by default.
         transport: "grpc" sends messages; "shm" lets a server on this machine write images into
             shared memory, "cuda" into that of a GPU that both have; "auto" does the former where
@@ -52,7 +57,7 @@ class Client:
         self,
         url: str | Sequence[str] = DEFAULT_URL,
         *,
-        timeout: float = 60.0,
+        timeout: float | None = None,
         patience: float = 20.0,
         security: Security | None = None,
         transport: TransportName = "auto",
@@ -127,12 +132,13 @@ class Client:
     def sample(
         self,
         name: str,
-        n: int = 1,
+        n: int | None = None,
         *,
         seed: int | None = None,
         labels: Any = None,
         deadline: float | None = None,
         progress: Callable[[int], None] = lambda images: None,
+        on_step: Callable[[int, int], None] | None = None,
         **conditions: Any,
     ) -> Samples:
         """Samples `n` images.
@@ -142,7 +148,8 @@ class Client:
 
         Args:
             name: the model.
-            n: number of images.
+            n: number of images; by default one, or where a condition has one value for each, as
+                many.
             seed: of the first image; by default random, and told in the result.
             labels: for class-conditional models a class (number or name), a sequence of `n` of
                 them, "balanced", the default, which deals the classes out in turn, or a mapping
@@ -151,7 +158,11 @@ class Client:
                 same.
             deadline: seconds for the whole.
             progress: called with the number of images that have newly arrived.
-            conditions: other inputs of the model, as its card names them.
+            on_step: of models that work in steps, called a few times a second with the calls of the
+                network that were made for all the images, and how many there will be.
+            conditions: other inputs of the model, as its card names them: a value for all, or a
+                sequence with one for each. Of a diffusion model ``prompt``, ``steps``, ``guidance``
+                and others.
 
         Raises:
             InvalidInput: `n`, the seed or a condition is not valid for this model.
@@ -159,9 +170,10 @@ class Client:
                 see :mod:`galatea.errors`.
         """
         steps = self._session.sample(
-            name, n, seed=seed, labels=labels, deadline=deadline, **conditions
-        )
-        return _last(drive(steps), progress)
+            name, n, seed=seed, labels=labels, deadline=deadline, stepwise=on_step is not None,
+            **conditions,
+        )  # fmt: skip
+        return _last(drive(steps), progress, on_step)
 
     def stream(
         self,
@@ -174,6 +186,8 @@ class Client:
         start: int = 0,
         shard: tuple[int, int] = (0, 1),
         deadline: float | None = None,
+        previews: bool | int = False,
+        on_step: Callable[[int, int], None] | None = None,
         **conditions: Any,
     ) -> Iterator[Samples]:
         """Yields batches in the order of their seeds, in memory that does not grow with `n`.
@@ -182,21 +196,26 @@ class Client:
         besides:
 
         Args:
-            n: number of images, or None for an endless stream.
-            batch_size: images a batch; by default the largest that the server takes at once.
+            n: number of images; by default the stream is endless, or where a condition has one
+                value for each image, as long as that.
+            batch_size: images a batch; by default the largest that the server takes at once, and
+                few of models that work in steps.
             start: index of the first image in a larger job: it has the seed ``seed + start`` and
                 the class that the image with this index has. A sequence of classes begins at 0.
             shard: (k, N): of all batches those numbered k, k + N, k + 2N …, so that N callers share
                 a job. Give all of them the same seed and `batch_size`.
+            previews: of models that work in steps, yield images on their way too, as they come: one
+                each, with `progress`. True: about ten of every image; a number: one whenever so
+                many calls of the network were made.
 
         Raises:
             As :meth:`sample`.
         """
         steps = self._session.stream(
             name, n, batch_size=batch_size, seed=seed, labels=labels, start=start, shard=shard,
-            deadline=deadline, **conditions,
+            deadline=deadline, previews=previews, stepwise=on_step is not None, **conditions,
         )  # fmt: skip
-        return drive(steps)
+        return _batches(drive(steps), on_step)
 
     def latent(
         self,
@@ -305,16 +324,38 @@ class Client:
             name, images, batch_size=batch_size, seed=seed, skip=skip, deadline=deadline,
             **conditions,
         )  # fmt: skip
-        return drive(steps)
+        return _batches(drive(steps))
 
 
-def _last(items: Iterator[int | Samples], progress: Callable[[int], None]) -> Samples:
+OnStep = Callable[[int, int], None]
+
+
+def _last(
+    items: Generator[int | Samples | Made, None, None],
+    progress: Callable[[int], None],
+    on_step: OnStep | None = None,
+) -> Samples:
     """The samples at the end; what comes before them is told."""
     made: Samples | None = None
-    for item in items:
-        if isinstance(item, Samples):
-            made = item
-        else:
-            progress(item)
+    with closing(items):
+        for item in items:
+            if isinstance(item, Samples):
+                made = item
+            elif isinstance(item, int):
+                progress(item)
+            elif on_step is not None:
+                on_step(item.calls, item.of)
     assert made is not None
     return made
+
+
+def _batches(
+    items: Generator[Samples | Made, None, None], on_step: OnStep | None = None
+) -> Iterator[Samples]:
+    """The samples; how far all is is told."""
+    with closing(items):
+        for item in items:
+            if isinstance(item, Samples):
+                yield item
+            elif on_step is not None:
+                on_step(item.calls, item.of)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galatea import _png, _tiles
+from galatea import _nifti, _png, _tiles
 from galatea._files import write_atomically
 from galatea.card import ModelCard
 from galatea.errors import InvalidInput, MachineError
@@ -23,7 +23,22 @@ from galatea.errors import InvalidInput, MachineError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Samples"]
+__all__ = ["Progress", "Samples"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an image is that is not finished.
+
+    Attributes:
+        index: of the image; its seed is that of image 0, and this more.
+        step: calls of the network that were made for it.
+        calls: that it needs in all.
+    """
+
+    index: int
+    step: int
+    calls: int
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,9 @@ class Samples:
     """A batch of synthetic images.
 
     Attributes:
-        images: [n, H, W, C], uint8 unless the card says otherwise.
-        masks: uint8 [n, H, W, 1], or None where the generator makes none and its sources have none.
+        images: [n, H, W, C], uint8 unless the card says otherwise; volumes are [n, X, Y, Z, C].
+        masks: uint8 [n, H, W, 1] or [n, X, Y, Z, 1], or None where the generator makes none and its
+            sources have none.
         seeds: int64 [n]; the same seed with the same conditions gives the same image again. Empty
             for translations in which no seed plays a part, and for images that have `origins`.
         conditions: by name, the value of each sample, [n].
@@ -42,6 +58,9 @@ class Samples:
             their numbers.
         origins: of images that no single seed makes, what their latents are; see
             :class:`galatea.latents.Latents`.
+        classes: names of the labels that a data set has given its samples, of which the model knows
+            nothing.
+        progress: of a preview, which is one image, how far it is; None where they are finished.
     """
 
     images: NDArray[Any]
@@ -52,6 +71,8 @@ class Samples:
     sources: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    progress: Progress | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,19 +82,29 @@ class Samples:
         """Class of each image, int64 [n]; None for a generator without classes."""
         return self.conditions.get("label")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0, 1, …; () for a generator without classes."""
+        return self.classes or (self.card.label.labels if self.card.label else ())
+
     def label_name(self, i: int) -> str | None:
         """Name of the class of image `i`."""
-        if self.labels is None or self.card.label is None:
-            return None
-        return self.card.label.labels[int(self.labels[i])]
+        names = self.class_names
+        return names[int(self.labels[i])] if self.labels is not None and names else None
 
     def pil(self, i: int) -> Image:
         """Image `i` for Pillow: mode L, RGB or I;16.
 
         Raises:
-            InvalidInput: the image is neither 8 bits with 1 or 3 channels nor 16 bits with one.
+            InvalidInput: the image is a volume, or neither 8 bits with 1 or 3 channels nor 16 bits
+                with one.
         """
-        if not self._fit_png():
+        if self.images.ndim == 5:
+            raise InvalidInput(
+                f"{self.card.name} makes volumes: no picture for Pillow",
+                "use .images, the array, or .grid(), which shows the middle slices",
+            )
+        if not _png.fits(self.images.dtype, self.images.shape[-1]):
             raise InvalidInput(
                 f"{self.card.name} makes {self.images.dtype} with {self.images.shape[-1]} channels "
                 f"({', '.join(self.card.image.channels)}): no picture for Pillow",
@@ -109,6 +140,8 @@ class Samples:
             facts[f"galatea:{name}"] = str(values[i])
         if (label := self.label_name(i)) is not None:
             facts["galatea:label_name"] = label
+        if self.progress is not None:
+            facts["galatea:preview"] = f"step {self.progress.step} of {self.progress.calls}"
         return facts
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -117,14 +150,16 @@ class Samples:
         Files are named ``<model>-v<version>-<seed>[-<class>].png``, translations
         ``<source>-<model>-v<version>.png``, and masks ``…-mask.png``. Images that PNG cannot hold
         (floats, 16-bit colours, or other than 1 or 3 channels) are written as ``.npy`` [H, W, C],
-        with their provenance beside them in ``.json``; in a PNG it is inside. A file is written
-        whole or not at all, and an image after what belongs to it.
+        and volumes with their masks as ``.nii.gz``, with their provenance beside them in ``.json``;
+        in a PNG it is inside. A file is written whole or not at all, and an image after what
+        belongs to it.
 
         Returns:
             The paths of the images.
 
         Raises:
-            MachineError: the folder cannot be written, or the disk is full.
+            MachineError: the folder cannot be written, the disk is full, or volumes need the extra
+                ``nifti``.
         """
         target = Path(folder)
         paths: list[Path] = []
@@ -145,7 +180,7 @@ class Samples:
 
     def filename(self, i: int) -> str:
         """What :meth:`save` calls image `i`."""
-        suffix = ".png" if self._fit_png() else ".npy"
+        suffix = _suffix(self.images[i])
         if self.names:
             return f"{self.names[i]}-{self.card.name}-v{self.card.version}{suffix}"
         label = self.label_name(i)
@@ -157,7 +192,8 @@ class Samples:
         """All images in one picture, row by row; translations to the right of their source.
 
         Channels of an image that are no colours stand side by side, in the order of the card, and
-        of floats the range 0 … 1 is shown.
+        of floats the range 0 … 1 is shown. Of a volume the middle slices stand side by side: axial,
+        coronal, sagittal.
 
         Args:
             columns: images in a row; default is a square.
@@ -165,7 +201,7 @@ class Samples:
         """
         tiles = []
         for i, image in enumerate(self.images):
-            mask = self.masks[i, :, :, 0] if outline and self.masks is not None else None
+            mask = self.masks[i, ..., 0] if outline and self.masks is not None else None
             before = [] if self.sources is None else [_tiles.panels(self.sources[i])]
             tiles.append(_tiles.tile([*before, _tiles.panels(image, mask)]))
         return _tiles.sheet(tiles, columns or math.ceil(math.sqrt(len(self))))
@@ -173,20 +209,34 @@ class Samples:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(self.images)
 
-    def _files(self, i: int, path: Path) -> Iterator[tuple[Path, bytes]]:
+    def _files(self, i: int, path: Path) -> Iterator[tuple[Path, bytes | memoryview]]:
         """The files of image `i` with their content, the image last: where it is, all are."""
         facts = self.provenance(i)
+        stem = path.name.removesuffix(_suffix(self.images[i]))
         if self.masks is not None:
-            yield path.with_name(f"{path.stem}-mask.png"), _png.encode(self.masks[i], facts)
-        if path.suffix == ".png":
-            yield path, _png.encode(self.images[i], facts)
-            return
-        facts["channels"] = ", ".join(self.card.image.channels)
-        told = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-        yield path.with_name(f"{path.stem}.json"), told.encode()
-        buffer = io.BytesIO()
-        np.save(buffer, self.images[i])
-        yield path, buffer.getvalue()
+            mask = path.with_name(f"{stem}-mask{_suffix(self.masks[i])}")
+            yield mask, self._encoded(self.masks[i], facts)
+        content = self._encoded(self.images[i], facts)
+        if path.suffix != ".png":
+            facts["channels"] = ", ".join(self.card.image.channels)
+            told = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+            yield path.with_name(f"{stem}.json"), told.encode()
+        yield path, content
 
-    def _fit_png(self) -> bool:
-        return _png.fits(self.images.dtype, self.images.shape[-1])
+    def _encoded(self, pixels: NDArray[Any], facts: dict[str, str]) -> bytes | memoryview:
+        """The file of an image or a mask."""
+        suffix = _suffix(pixels)
+        if suffix == ".nii.gz":
+            return _nifti.encode(pixels, self.card.image.spacing, facts)
+        if suffix == ".png":
+            return _png.encode(pixels, facts)
+        buffer = io.BytesIO()
+        np.save(buffer, pixels)
+        return buffer.getbuffer()
+
+
+def _suffix(pixels: NDArray[Any]) -> str:
+    """The ending of the file that holds an image or a mask."""
+    if pixels.ndim == 4:
+        return ".nii.gz"
+    return ".png" if _png.fits(pixels.dtype, pixels.shape[-1]) else ".npy"

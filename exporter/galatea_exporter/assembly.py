@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from galatea.card import Input, Preparation, Task
+from galatea.errors import InvalidInput
 from galatea_exporter.noise_graph import noise_stage
 from galatea_exporter.pixels import Picture, Pixels, Source
 from galatea_exporter.sampler.schedules import SAMPLERS, Schedule
@@ -199,7 +200,14 @@ def by_diffusion(
         text: of a generator that takes prompts.
         spacing: of a volume, the size of a voxel in mm along each axis.
         ignored, max_batch, tolerance, tolerance_reason: see :class:`StagedGenerator`.
+
+    Raises:
+        InvalidInput: a guidance that requests could not ask for.
     """
+    if not 0 <= guidance <= MAX_GUIDANCE:
+        raise InvalidInput(
+            f"a guidance of {guidance:g}", f"set guidance to a number from 0 to {MAX_GUIDANCE:g}"
+        )
     outputs, specs = pixels.outputs(channels, size, spacing)
     factor = 2 if schedule.variance == "learned_range" else 1
     told = TensorSpec("t", "float32", (1,), (0, schedule.train_steps - 1))

@@ -22,10 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from galatea.errors import ExportError
+from galatea_exporter.folders import texts_of, weights_of
 from galatea_exporter.pickles import PickledModule, read_pickled
 
 State = Mapping[str, Tensor]
 
+TEXTS = (".json", ".txt")
 SHOWN = 6  # names listed in an error before "and n more"
 
 
@@ -36,7 +38,9 @@ class Checkpoint:
     Attributes:
         path: the file, or the folder of several.
         sha256: of the file; of a folder, that of the lines ``<sha256>  <name>`` of its files.
-        content: what the file holds; of a folder, what each file holds by its name without ending.
+        content: what the file holds; of a folder, what each file holds by its name without ending,
+            and what the weights of each of its folders hold by the folder's name. Texts are hashed
+            and not held.
     """
 
     path: Path
@@ -85,7 +89,8 @@ def read_checkpoint(
     Args:
         path: the file, or the folder that holds `files`.
         files: names of the files of a checkpoint that has several; one of them may be named in
-            place of the folder.
+            place of the folder. A name that ends with a slash is a folder of one model: its weights
+            and texts, as :mod:`galatea_exporter.folders` finds them.
         modules: patterns of the classes whose pickled instances are read as their tensors.
 
     Raises:
@@ -94,10 +99,30 @@ def read_checkpoint(
     if not files:
         return Checkpoint(path, _sha256(path), _read(path, modules))
     folder = path.parent if path.name in files and not path.is_dir() else path
-    digests = {name: _sha256(folder / name) for name in files}
-    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    content = {Path(name).stem: _read(folder / name, modules) for name in files}
-    return Checkpoint(folder, hashlib.sha256(lines.encode()).hexdigest(), content)
+    lines: list[str] = []
+    content: dict[str, Any] = {}
+    for key, file in (part for name in files for part in _parts(folder, name)):
+        lines.append(f"{_sha256(folder / file)}  {file}\n")
+        if Path(file).suffix not in TEXTS:
+            read = _read(folder / file, modules)
+            # Weights that are cut into several files join under the name of their folder.
+            content[key] = {**content[key], **dict(_tensors(read))} if key in content else read
+    return Checkpoint(folder, hashlib.sha256("".join(lines).encode()).hexdigest(), content)
+
+
+def _parts(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    """(key in the content, name) of the files that a name of a checkpoint's folder stands for."""
+    if not name.endswith("/"):
+        yield Path(name).stem, name
+        return
+    found = [*weights_of(folder / name), *texts_of(folder / name)]
+    if not found:
+        raise ExportError(
+            f"{folder / name}: no such folder, or no weights and no configuration in it",
+            "check the path of the checkpoint",
+        )
+    for file in found:
+        yield name[:-1], name + file
 
 
 def _sha256(path: Path) -> str:

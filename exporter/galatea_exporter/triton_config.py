@@ -26,9 +26,11 @@ ENGINE_CACHE = "/var/cache/galatea/tensorrt"
 WORKSPACE_BYTES = 4 << 30
 GPU_QUEUE_DELAY_US = 500
 
-# Rows of one call of a diffusion network. On a CPU each row costs the same, and fewer are a shorter
-# step; a GPU computes many in little more time than one.
-MAX_ROWS = {"cpu": 2}
+# Rows of one step of a diffusion network, and of one call. On a CPU each row costs the same, and
+# called alone its bits do not depend on its neighbours: some of ONNX Runtime's operators share out
+# a batch to threads otherwise than a single row. A GPU computes many in little more time than one.
+MAX_ROWS = {"cpu": 8}
+CALL_ROWS = {"cpu": 1}
 MAX_ROWS_GPU = 16
 MAX_SAMPLES = 256  # that a sampler holds at a time; more are told to come again
 STREAM = "stream"  # the decoupled twin of a sampler
@@ -186,7 +188,8 @@ def sampler_config(
             for entry in card.inputs
             if entry.dtype != "BYTES" and entry.name != "seed"
         },
-        "max_rows": min(MAX_ROWS.get(variant, MAX_ROWS_GPU), max_batch),
+        "max_rows": MAX_ROWS.get(variant, MAX_ROWS_GPU),
+        "call_rows": min(CALL_ROWS.get(variant, MAX_ROWS_GPU), max_batch),
         "max_samples": MAX_SAMPLES,
     }  # fmt: skip
     config.parameters["sampler"].string_value = json.dumps(settings, sort_keys=True)

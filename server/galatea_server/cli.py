@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--metrics-port", default=8002, show_default=True, help="0 takes a free one.")
 @click.option(
     "--model-config", metavar="VARIANT",
-    help="Variant of the models' configurations: cpu, cuda, tensorrt, tensorrt-fp16.",
+    help="Variant of the models' configurations: cpu, cuda, cuda-fp16, tensorrt, tensorrt-fp16.",
 )  # fmt: skip
 @click.option(
     "--exit-timeout", default=30, show_default=True,

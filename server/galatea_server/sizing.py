@@ -66,4 +66,5 @@ def _steps_need(config: Any) -> int:
         return 0
     settings = json.loads(config.parameters["sampler"].string_value)
     learned = settings["schedule"].get("variance") == "learned_range"
-    return 4 * prod(settings["shape"]) * (3 if learned else 2) * int(settings["max_rows"])
+    row: int = 4 * prod(settings["shape"]) * (3 if learned else 2)
+    return row * int(settings["call_rows"])

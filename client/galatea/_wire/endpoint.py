@@ -17,11 +17,12 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from galatea._wire import parts
 from galatea._wire.channel import SERVICE, open_channel
 from galatea._wire.cuda import CudaRegion
 from galatea._wire.lent import Lent, lend
 from galatea._wire.memory import SharedMemory, SystemRegion
-from galatea._wire.messages import DTYPES, NAMES, Arrays, pack, unpack
+from galatea._wire.messages import DTYPES, Arrays, datatype, is_text, pack, unpack
 from galatea._wire.security import Security, Token, is_local
 from galatea._wire.status import translate
 from galatea.card import CARD_PARAMETER, ModelCard
@@ -53,12 +54,17 @@ class Call:
     Attributes:
         inputs: by name, with the batch as first axis.
         outputs: those that are wanted, with the bytes that each will have; None: not known before.
+        stepwise: the model works in steps. It is told how long the caller waits, and giving the
+            request up frees what it takes there; so no memory is lent to it.
+        listen: told what comes before the result, in a thread of its own; None: nothing does.
     """
 
     model: str
     version: str
     inputs: Arrays
     outputs: Mapping[str, int | None]
+    stepwise: bool = False
+    listen: Callable[[Arrays], None] | None = None
 
 
 @dataclass
@@ -87,7 +93,7 @@ class Endpoint:
 
     Args:
         address: see :func:`galatea._wire.channel.check_address`.
-        timeout: seconds that one call may take.
+        timeout: seconds that one call may take which does not say.
         trace: headers of a trace context for each call.
 
     Attributes:
@@ -111,6 +117,10 @@ class Endpoint:
         # Without serialisers requests and answers are the bytes themselves.
         self._infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             f"/{SERVICE}/ModelInfer"
+        )
+        # A stream of one request: to a server it is the same.
+        self._infer_in_parts: grpc.UnaryStreamMultiCallable[bytes, bytes] = (
+            self._channel.unary_stream(f"/{SERVICE}/ModelStreamInfer")
         )
         self._memory: SharedMemory | None = None
         if transport in ("shm", "cuda") or (transport == "auto" and is_local(address)):
@@ -189,13 +199,19 @@ class Endpoint:
         if self._memory is not None:
             self._memory.forget()
 
-    def infer(self, call: Call) -> Future[Reply]:
+    def infer(self, call: Call, timeout: float | None = None) -> Future[Reply]:
         """Sends one request without waiting for its answer.
+
+        Args:
+            timeout: seconds that it may take; None: the endpoint's.
 
         Returns:
             A future whose exception is one of ours. Cancelling it gives the request up.
         """
-        lent, head, arrays = self._prepare(call)
+        seconds_left = self.timeout if timeout is None else timeout
+        lent, head, arrays = self._prepare(call, seconds_left)
+        if call.listen is not None:
+            return self._listen(call, pack(head, arrays), seconds_left, call.listen)
         future: Future[Reply] = Future()
         begin = time.perf_counter()
 
@@ -206,7 +222,7 @@ class Endpoint:
             failure = (
                 None
                 if rpc.code() is grpc.StatusCode.OK
-                else translate(rpc, self.address, self.timeout)
+                else translate(rpc, self.address, seconds_left)
             )
             awaited = future.set_running_or_notify_cancel()
             if lent is not None and (failure or not awaited):
@@ -219,13 +235,19 @@ class Endpoint:
                 future.set_exception(failure)
                 return
             try:
-                future.set_result(self._reply(call, rpc.result(), lent, seconds))
+                with self._reading(lent):
+                    arrays = self._arrays(rpc.result(), lent)
+                    if missing := [name for name in call.outputs if name not in arrays]:
+                        raise ValueError(f"no output {missing[0]!r}")
             except GalateaError as error:
                 future.set_exception(error)
+                return
+            release = lent.give if lent is not None else lambda: None
+            future.set_result(Reply(arrays, seconds, _size(arrays), release))
 
         message, metadata = pack(head, arrays), self._metadata()
         with self._errors():
-            rpc = self._infer.future(message, timeout=self.timeout, metadata=metadata)
+            rpc = self._infer.future(message, timeout=seconds_left, metadata=metadata)
         with self._lock:
             self.in_flight += 1
         rpc.add_done_callback(answered)
@@ -233,21 +255,59 @@ class Endpoint:
             future.add_done_callback(lambda done: rpc.cancel() if done.cancelled() else None)
         return future
 
+    def _listen(
+        self, call: Call, message: bytes, timeout: float, listen: Callable[[Arrays], None]
+    ) -> Future[Reply]:
+        """Sends a request whose answer comes in parts."""
+        future: Future[Reply] = Future()
+        begin = time.perf_counter()
+        metadata = (*self._metadata(), *parts.METADATA)
+        with self._errors():
+            rpc = self._infer_in_parts(message, timeout=timeout, metadata=metadata)
+
+        def read() -> None:
+            made: Reply | GalateaError
+            try:
+                with self._reading():
+                    arrays = parts.result(rpc, self._arrays, list(call.outputs), listen)
+                made = Reply(arrays, time.perf_counter() - begin, _size(arrays))
+            except grpc.RpcError as error:
+                made = translate(error, self.address, timeout)
+            except GalateaError as error:
+                made = error
+            with self._lock:
+                self.in_flight -= 1
+            if not future.set_running_or_notify_cancel():
+                return
+            if isinstance(made, Reply):
+                future.set_result(made)
+            else:
+                future.set_exception(made)
+
+        with self._lock:
+            self.in_flight += 1
+        threading.Thread(target=read, name="galatea-parts", daemon=True).start()
+        future.add_done_callback(lambda done: rpc.cancel() if done.cancelled() else None)
+        return future
+
     def _prepare(
-        self, call: Call
+        self, call: Call, timeout: float
     ) -> tuple[Lent | None, service_pb2.ModelInferRequest, list[NDArray[Any]]]:
         """The request without its tensors, and those that travel with it."""
         head = service_pb2.ModelInferRequest(model_name=call.model, model_version=call.version)
+        if call.stepwise:
+            head.parameters["timeout"].int64_param = int(timeout * 1e6)
         lent = self._lend(call)
         arrays = []
         for name, array in call.inputs.items():
-            tensor = head.inputs.add(name=name, datatype=NAMES[array.dtype], shape=array.shape)
+            tensor = head.inputs.add(name=name, datatype=datatype(array), shape=array.shape)
             if lent is not None and name in lent.places:
                 lent.write(name, array)
                 lent.point(tensor.parameters, name)
             else:
                 arrays.append(array)
-        for name in call.outputs:
+        # Of an answer in parts, those that are no result have other outputs.
+        for name in call.outputs if call.listen is None else ():
             wanted = head.outputs.add(name=name)
             if lent is not None:
                 lent.point(wanted.parameters, name)
@@ -255,27 +315,35 @@ class Endpoint:
 
     def _lend(self, call: Call) -> Lent | None:
         """Memory for the large tensors of a request, where there is any."""
-        if self._memory is None:
+        if self._memory is None or call.stepwise:
             return None
         sizes = {name: size for name, size in call.outputs.items() if size is not None}
         if len(sizes) < len(call.outputs):
             return None
-        sizes |= {name: array.nbytes for name, array in call.inputs.items() if array.nbytes >= PAGE}
+        sizes |= {
+            name: array.nbytes
+            for name, array in call.inputs.items()
+            if array.nbytes >= PAGE and not is_text(array)
+        }
         return lend(self._memory, sizes, self._smallest)
 
-    def _reply(self, call: Call, message: bytes, lent: Lent | None, seconds: float) -> Reply:
+    @staticmethod
+    def _arrays(message: bytes | memoryview, lent: Lent | None = None) -> Arrays:
+        head, raw = unpack(message)
+        arrays = {}
+        contents = iter(raw)
+        for tensor in head.outputs:
+            shape, dtype = tuple(tensor.shape), DTYPES[tensor.datatype]
+            if lent is not None:
+                arrays[tensor.name] = lent.read(tensor.name, dtype, shape)
+            else:
+                arrays[tensor.name] = np.frombuffer(next(contents), dtype).reshape(shape)
+        return arrays
+
+    @contextmanager
+    def _reading(self, lent: Lent | None = None) -> Iterator[None]:
         try:
-            head, raw = unpack(message)
-            arrays = {}
-            contents = iter(raw)
-            for tensor in head.outputs:
-                shape, dtype = tuple(tensor.shape), DTYPES[tensor.datatype]
-                if lent is not None:
-                    arrays[tensor.name] = lent.read(tensor.name, dtype, shape)
-                else:
-                    arrays[tensor.name] = np.frombuffer(next(contents), dtype).reshape(shape)
-            if missing := [name for name in call.outputs if name not in arrays]:
-                raise ValueError(f"no output {missing[0]!r}")
+            yield
         except (DecodeError, ValueError, KeyError, TypeError, StopIteration) as error:
             if lent is not None:
                 lent.retire()
@@ -283,8 +351,6 @@ class Endpoint:
                 f"{self.address}: the answer cannot be read: {error}",
                 "run galatea doctor on the server's machine (numpy must be below 2)",
             ) from error
-        received = sum(array.nbytes for array in arrays.values())
-        return Reply(arrays, seconds, received, lent.give if lent is not None else lambda: None)
 
     def _probe(self, card: ModelCard) -> None:
         """Asks for the model's card; called with the lock held."""
@@ -337,6 +403,10 @@ class Endpoint:
             raise ServerUnreachable(
                 f"{self.address}: the client is closed", "make a new Client"
             ) from error
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def read_card(config: Any) -> ModelCard | None:

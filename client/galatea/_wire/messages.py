@@ -2,20 +2,26 @@
 
 A protobuf library copies tensors into its own memory and out of it again. Here it reads and writes
 the small fields alone; the tensors, which are the last fields of both messages, are joined to the
-rest before sending, and an answer's are views of the bytes that came.
+rest before sending, and an answer's are views of the bytes that came. Texts, which are arrays of
+objects here, travel as Triton's BYTES: before each the number of its bytes, in 4 bytes.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from tritonclient.grpc.service_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelStreamInferResponse,
+)
 
-__all__ = ["Arrays", "pack", "unpack"]
+__all__ = ["Arrays", "datatype", "is_text", "pack", "unpack", "unwrap"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -27,10 +33,26 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "UINT16": np.dtype("uint16"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+TEXT = np.dtype(object)
 
 BYTES = 2  # protobuf's wire type of strings, bytes and messages
 RAW_INPUT = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | BYTES
 RAW_OUTPUT = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | BYTES
+WRAPPED = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3 | BYTES
+
+
+def is_text(array: NDArray[Any]) -> bool:
+    """Whether an array holds texts."""
+    return array.dtype == TEXT
+
+
+def datatype(array: NDArray[Any]) -> str:
+    """Triton's name of what an array holds.
+
+    Raises:
+        KeyError: it has none here.
+    """
+    return "BYTES" if is_text(array) else NAMES[array.dtype]
 
 
 def pack(head: ModelInferRequest, arrays: Sequence[NDArray[Any]]) -> bytes:
@@ -42,11 +64,12 @@ def pack(head: ModelInferRequest, arrays: Sequence[NDArray[Any]]) -> bytes:
     """
     parts: list[Any] = [head.SerializeToString()]
     for array in arrays:
-        parts += (_varint(RAW_INPUT), _varint(array.nbytes), np.ascontiguousarray(array).data)
+        content = _texts(array) if is_text(array) else np.ascontiguousarray(array).data
+        parts += (_varint(RAW_INPUT), _varint(memoryview(content).nbytes), content)
     return b"".join(parts)
 
 
-def unpack(message: bytes) -> tuple[ModelInferResponse, list[memoryview]]:
+def unpack(message: bytes | memoryview) -> tuple[ModelInferResponse, list[memoryview]]:
     """The answer without its tensors, and views of these in their order.
 
     Raises:
@@ -59,6 +82,23 @@ def unpack(message: bytes) -> tuple[ModelInferResponse, list[memoryview]]:
         else:
             head.append(field)
     return ModelInferResponse.FromString(b"".join(head)), raw
+
+
+def unwrap(message: bytes) -> memoryview:
+    """The answer in a message of a stream.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    for key, _, content in _fields(memoryview(message)):
+        if key == WRAPPED:
+            return content
+    raise DecodeError("no answer in it")
+
+
+def _texts(array: NDArray[Any]) -> bytes:
+    encoded = [text.encode() for text in array.ravel()]
+    return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:

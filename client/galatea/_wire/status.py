@@ -17,6 +17,8 @@ from galatea.errors import (
 
 __all__ = ["translate"]
 
+BUSY = "busy"  # a server's first word when it has as many requests as it takes
+
 
 def translate(error: Any, address: str, timeout: float) -> GalateaError:
     """A call that has failed as an error of ours."""
@@ -34,6 +36,10 @@ def translate(error: Any, address: str, timeout: float) -> GalateaError:
             f"{address}: no answer within {timeout:g} s",
             "allow more time with timeout=… (--timeout), or ask for less at once",
         )
+    if status is grpc.StatusCode.UNAVAILABLE and message.startswith(BUSY):
+        full = ServerError(f"{address}: {message}", "allow more time, or name more servers: --url")
+        full.passing = True
+        return full
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ServerUnreachable(
             f"{address}: {message}",

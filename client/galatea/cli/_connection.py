@@ -25,7 +25,7 @@ class Connection:
     """What a client is made with; see :class:`galatea.Client`."""
 
     urls: tuple[str, ...]
-    timeout: float
+    timeout: float | None
     patience: float
     security: Security
     transport: TransportName
@@ -97,7 +97,8 @@ SERVER_OPTIONS = (
     _option("--url", "host:port of a server's gRPC port; again for further servers.",
             multiple=True, default=[DEFAULT_URL], show_default=True, callback=_split),
     _option("--timeout", "Seconds that one request may take.",
-            type=float, default=60.0, show_default=True),
+            type=float,
+            show_default="60, and an hour for models that work in steps"),
     _option("--patience", "Seconds that a request is repeated while it fails for passing reasons.",
             type=float, default=20.0, show_default=True),
     _option("--transport", "How images travel; auto takes shared memory on one machine.",

@@ -13,6 +13,7 @@ from galatea.errors import InvalidInput
 
 __all__ = [
     "Connection",
+    "Settings",
     "complete_model",
     "label_option",
     "seed_option",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Settings = dict[str, float | str]
 
 seed_option = click.option("--seed", type=int, help="Seed of the first image; default random.")
 label_option = click.option(
@@ -30,22 +32,23 @@ label_option = click.option(
 
 
 def settings_option(command: F) -> F:
-    """Adds ``--set``, given as a dictionary ``settings`` of numbers."""
+    """Adds ``--set``, given as a dictionary ``settings`` of numbers and texts."""
 
-    def parse(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> dict[str, float]:
+    def parse(_: click.Context, __: click.Parameter, entries: tuple[str, ...]) -> Settings:
         return dict(_pair(entry) for entry in entries)
 
     option = click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", callback=parse,
-        help="Another condition.",
+        help="Another condition, a number or a text.",
     )  # fmt: skip
     return option(command)
 
 
-def _pair(setting: str) -> tuple[str, float]:
+def _pair(setting: str) -> tuple[str, float | str]:
     key, equals, value = setting.partition("=")
+    if not equals or not value:
+        raise InvalidInput(f"--set {setting!r} has no value", "write --set KEY=VALUE")
     try:
         return key.strip(), int(value) if value.lstrip("+-").isdecimal() else float(value)
     except ValueError:
-        what = "is no number" if equals else "has no value"
-        raise InvalidInput(f"--set {setting!r} {what}", "write --set KEY=NUMBER") from None
+        return key.strip(), value

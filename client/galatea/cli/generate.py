@@ -13,6 +13,7 @@ from galatea import datasets
 from galatea.cli._complete import complete_label
 from galatea.cli._options import (
     Connection,
+    Settings,
     complete_model,
     seed_option,
     server_options,
@@ -78,7 +79,11 @@ class ShardPart(click.ParamType[tuple[int, int]]):
 
 @click.command()
 @click.argument("name", shell_complete=complete_model)
-@click.option("-n", "n", type=int, required=True, help="Number of images.")
+@click.option("-n", "n", type=int, help="Number of images; not needed with --prompts.")
+@click.option(
+    "--prompts", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="CSV with a header, or JSON Lines: prompt, and where wanted n, label and conditions.",
+)  # fmt: skip
 @seed_option
 @click.option(
     "--labels", type=LabelPlan(), metavar="PLAN", shell_complete=complete_label,
@@ -104,10 +109,11 @@ class ShardPart(click.ParamType[tuple[int, int]]):
 @output_options
 def generate(
     name: str,
-    n: int,
+    n: int | None,
+    prompts: Path | None,
     seed: int | None,
     labels: Labels | None,
-    settings: dict[str, float],
+    settings: Settings,
     form: str,
     output: str,
     shard: tuple[int, int],
@@ -115,18 +121,20 @@ def generate(
     batch_size: int | None,
     connection: Connection,
 ) -> None:
-    """Make a data set of N images of the generator NAME.
+    """Make a data set of N images of the generator NAME, or of the images of a file of prompts.
 
     Interrupted at any moment, the same command goes on where it stopped, and the files become the
     same as if nothing had happened. A folder that holds something else is refused. Several workers
     share a data set with --shard, in one folder or in one each.
     """
+    if n is None and prompts is None:
+        raise click.UsageError("Give -n, or --prompts.")
     start = time.perf_counter()
     with connection.open() as client, progress(None, name) as bar:
         outcome = datasets.generate(
             client, name, n, output,
-            seed=seed, labels=labels, format=form, shard=shard, shard_size=shard_size,
-            batch_size=batch_size, progress=shown_by(bar, name), **settings,
+            prompts=prompts, seed=seed, labels=labels, format=form, shard=shard,
+            shard_size=shard_size, batch_size=batch_size, progress=shown_by(bar, name), **settings,
         )  # fmt: skip
     seconds = time.perf_counter() - start
     emit(report(outcome, output, seconds), lambda: tell(outcome, output, shard, seconds))

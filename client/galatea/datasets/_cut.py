@@ -31,7 +31,9 @@ def cut(batches: Iterable[Samples], lengths: Iterable[int]) -> Iterator[Samples]
             some = min(length - filled, len(batch) - taken)
             for name, array in _arrays(batch).items():
                 if name not in run:
-                    run[name] = np.empty((length, *array.shape[1:]), array.dtype)
+                    # An array of texts is as wide as its own longest one.
+                    dtype = object if array.dtype.kind == "U" else array.dtype
+                    run[name] = np.empty((length, *array.shape[1:]), dtype)
                 run[name][filled : filled + some] = array[taken : taken + some]
             filled, taken = filled + some, taken + some
         assert batch is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from galatea.datasets._manifest import (
     index_path,
     read_job,
 )
+from galatea.datasets._prompts import Prompts, read_rows
 from galatea.datasets._stores import Store, open_store
 from galatea.datasets.formats import File, Format, Shard, find_format
 from galatea.errors import InvalidInput, ModelUnavailable
@@ -50,9 +51,10 @@ class Outcome:
 def generate(
     client: Client,
     name: str,
-    n: int,
+    n: int | None,
     output: str | Path,
     *,
+    prompts: Prompts | None = None,
     seed: int | None = None,
     labels: Any = None,
     format: str = "png",
@@ -71,10 +73,14 @@ def generate(
     Args:
         client: of the servers to sample from.
         name: the model. Its version is that of the first call.
-        n: number of samples.
+        n: number of samples; None with `prompts`, which say it.
         output: a folder, or a URL such as ``s3://bucket/prefix``; empty, or with this data set.
+        prompts: what the samples show: a CSV or JSON Lines file, or such rows as dictionaries, with
+            ``prompt`` and, where wanted, ``n``, ``label`` and conditions of the model. Every shard
+            has its share of each label.
         seed: of the first sample; by default that of the data set that is there, else random.
-        labels: a class, a list of `n` classes, weights by class, or "balanced", the default.
+        labels: a class, a list of `n` classes, weights by class, or "balanced", the default; not
+            where the prompts have labels.
         format: one of :data:`galatea.datasets.FORMATS`.
         shard_size: samples that are written together; default is 1000, or fewer where that is more
             than 16 MiB of pixels.
@@ -85,8 +91,9 @@ def generate(
         conditions: other inputs of the model, as its card names them.
 
     Raises:
-        InvalidInput: an argument that the card or the format does not allow, or the folder holds
-            something else; says what differs.
+        InvalidInput: an argument that the card or the format does not allow, a row of the prompts
+            that is wrong (file and line are named), or the folder holds something else; says what
+            differs.
         MachineError: the folder cannot be written, the disk is full, or a package is missing.
         ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
             see :mod:`galatea.errors`. Calling again goes on.
@@ -102,7 +109,9 @@ def generate(
         if conditions.get("label") is not None:
             raise InvalidInput("both label and labels are given", "give one of them")
         conditions["label"] = labels
-    job = new_job(client.model(name), n, seed, conditions, form, shard_size)
+    card = client.model(name)
+    rows = () if prompts is None else read_rows(prompts, card, conditions)
+    job = new_job(card, n, seed, conditions, form, shard_size, rows)
     return carry_out(client, job, store, shard=shard, batch_size=batch_size, progress=progress)
 
 
@@ -230,7 +239,12 @@ def _stream(
                 f"{job.card.version}, which the data set is made of",
                 "serve that version again; the same command then goes on where this one stopped",
             )
-        yield batch
+        if job.own_labels is None:
+            yield batch
+        else:
+            labels = job.own_labels[batch.seeds - job.seed]
+            labelled = {**batch.conditions, "label": labels}
+            yield replace(batch, conditions=labelled, classes=job.classes)
 
 
 def _write(store: Store, job: Job, shards: Sequence[int], runs: Iterator[Samples]) -> None:

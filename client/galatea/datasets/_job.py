@@ -12,12 +12,14 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import galatea
 from galatea._conditions import seeds
 from galatea._requests import whole
 from galatea._wire.messages import DTYPES
 from galatea.card import ModelCard, from_plain
+from galatea.datasets._prompts import Row, deal, differences, make
 from galatea.datasets.formats import Format
 from galatea.errors import InvalidInput
 
@@ -41,6 +43,8 @@ class Job:
         format: name of the format.
         shard_size: samples a shard; the last one may have fewer.
         encoders: package → version, of those that decide how samples become bytes.
+        prompts: rows that the samples are dealt to, see :func:`galatea.datasets._prompts.deal`;
+            their conditions are those that differ by sample.
     """
 
     card: ModelCard
@@ -51,6 +55,7 @@ class Job:
     shard_size: int
     encoders: dict[str, str]
     schema: int = SCHEMA
+    prompts: tuple[Row, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -71,7 +76,32 @@ class Job:
             name: value[:stop] if isinstance(value, list) else value
             for name, value in self.conditions.items()
         }
+        for name in self.prompts[0].conditions if self.prompts else ():
+            values = [row.conditions[name] for row in self.prompts]
+            cut[name] = [values[k] for k in self._dealt[:stop]]
         return {("labels" if name == "label" else name): value for name, value in cut.items()}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes 0, 1, …: the model's, or the labels of the prompts; () without."""
+        if self.card.label is not None:
+            return self.card.label.labels
+        return tuple(dict.fromkeys(row.label for row in self.prompts if row.label is not None))
+
+    @cached_property
+    def own_labels(self) -> NDArray[np.int64] | None:
+        """Class of each sample, int64 [n], by the labels of the prompts; None without."""
+        if not self.prompts or self.prompts[0].label is None:
+            return None
+        numbers = {name: k for k, name in enumerate(self.classes)}
+        of_row = [numbers[row.label] for row in self.prompts if row.label is not None]
+        labels: NDArray[np.int64] = np.array(of_row, np.int64)[self._dealt]
+        return labels
+
+    @cached_property
+    def _dealt(self) -> NDArray[np.int64]:
+        """The row of each sample."""
+        return deal(self.prompts)
 
     @cached_property
     def digest(self) -> str:
@@ -84,7 +114,10 @@ class Job:
 
     def to_plain(self) -> dict[str, Any]:
         """The job as plain JSON types."""
-        return {**asdict(self), "card": self.card.to_dict()}
+        plain = {**asdict(self), "card": self.card.to_dict()}
+        if not self.prompts:
+            del plain["prompts"]
+        return plain
 
     def to_json(self) -> bytes:
         """The content of ``job.json``, equal bytes for equal jobs."""
@@ -102,6 +135,8 @@ class Job:
             raise ValueError(f"it has schema {job.schema}, this galatea reads schema {SCHEMA}")
         if job.n < 1 or job.shard_size < 1:
             raise ValueError("it has no samples")
+        if job.prompts and not make(job.prompts, job.n):
+            raise ValueError("its prompts are not those of its samples")
         return job
 
     def differences(self, other: Job) -> list[str]:
@@ -127,22 +162,24 @@ class Job:
             for name in {**mine, **its}
             if mine.get(name) != its.get(name)
         ]
+        found += differences(self.prompts, other.prompts)
         return found or (["another model card"] if self.card != other.card else [])
 
 
 def new_job(
     card: ModelCard,
-    n: int,
+    n: int | None,
     seed: int,
     conditions: Mapping[str, Any],
     form: Format,
     shard_size: int | None,
+    prompts: tuple[Row, ...] = (),
 ) -> Job:
     """The job that a caller's arguments mean, written in one way only.
 
     Raises:
-        InvalidInput: `n` or the shard size is no count, a seed is none, the model does not start
-            from seeds, or the format cannot keep its images.
+        InvalidInput: `n` or the shard size is no count, or `n` is not that of the prompts; a seed
+            is none; the model does not start from seeds; or the format cannot keep its images.
     """
     if card.source_picture is not None:
         raise InvalidInput(
@@ -150,12 +187,21 @@ def new_job(
             f"run: galatea translate {card.name} INPUTS -o FOLDER",
         )
     form.check(card)
-    seeds(seed, whole(n))
+    ordered = sum(row.n for row in prompts)
+    if prompts and n not in (None, ordered):
+        raise InvalidInput(
+            f"n is {n}, and the prompts make {ordered} images together",
+            "leave n out, or change the numbers of the prompts",
+        )
+    total = ordered if prompts else whole(n)
+    seeds(seed, total)
     size = _default_shard(card) if shard_size is None else whole(shard_size, "the shard size")
     told = {name: _plain(value) for name, value in conditions.items() if value is not None}
-    if card.label is not None:
+    if card.label is not None and not (prompts and "label" in prompts[0].conditions):
         told["label"] = _plan(card.label.labels, told.get("label", "balanced"))
-    return Job(card, whole(n), int(seed), told, form.name, size, encoders(form))
+    return Job(
+        card, total, int(seed), told, form.name, size, encoders(form), prompts=prompts
+    )  # fmt: skip
 
 
 def encoders(form: Format) -> dict[str, str]:

@@ -168,7 +168,7 @@ class Manifest:
     Attributes:
         job: what was asked for, with the model card.
         shards: all of them, in order.
-        classes: samples of each class by name; empty for a generator without classes.
+        classes: samples of each class or label by name; empty where there are none.
     """
 
     job: Job
@@ -188,8 +188,7 @@ class Manifest:
         for index, content in found:
             shards.append(ShardEntry.of(index, content))
             labels.update(index.conditions.get("label", ()))
-        names = job.card.label.labels if job.card.label else ()
-        return cls(job, tuple(shards), {name: labels[k] for k, name in enumerate(names)})
+        return cls(job, tuple(shards), {name: labels[k] for k, name in enumerate(job.classes)})
 
     def to_json(self) -> bytes:
         """The content of ``dataset.json``: what a reader asks for first, then all the rest."""

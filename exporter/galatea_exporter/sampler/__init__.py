@@ -1,8 +1,8 @@
 """Sampling of diffusion models without torch: schedules, samplers and the engine that runs them.
 
-An export copies these files beside the ``model.py`` of a Triton model, where NumPy and Python 3.10
-are all there is. So each of them imports nothing but NumPy and the standard library, and none
-imports another.
+An export copies these files into the version folder of a Triton model, where they lie beside one
+another in no package, and NumPy and Python 3.10 are all there is. So they import nothing but NumPy
+and the standard library, and only ``model.py`` and ``tickets.py``, Triton's, import one another.
 """
 
 from __future__ import annotations

@@ -74,9 +74,10 @@ class Engine:
     Args:
         call: the model: float32 x [n, C, ...], float32 t [n] and context arrays [n, ...] by name
             to the prediction [n, C or 2C, ...]. Called from one thread.
-        max_rows: rows of a call at most. A job of more takes its turns.
+        max_rows: rows of a step at most. A job of more takes its turns.
+        call_rows: rows of a call at most, where a step shall be several; None: as `max_rows`.
         decode: finished states [n, C, ...] to images [n, ...]; None: they are the images.
-        decode_rows: rows of a decoder's call at most; None: as `max_rows`.
+        decode_rows: rows of a decoder's call at most; None: as `call_rows`.
         max_samples: a job is refused when so many samples are in the engine already.
     """
 
@@ -85,15 +86,18 @@ class Engine:
         call: Callable[[NDArray[np.float32], NDArray[np.float32], dict[str, Array]], Array],
         *,
         max_rows: int = 8,
+        call_rows: int | None = None,
         decode: Callable[[NDArray[np.float32]], Array] | None = None,
         decode_rows: int | None = None,
         max_samples: int = 256,
     ) -> None:
-        if min(max_rows, max_samples, 1 if decode_rows is None else decode_rows) < 1:
-            raise ValueError("max_rows, decode_rows and max_samples are at least 1")
+        call_rows = max_rows if call_rows is None else call_rows
+        decode_rows = call_rows if decode_rows is None else decode_rows
+        if min(max_rows, max_samples, call_rows, decode_rows) < 1:
+            raise ValueError("max_rows, call_rows, decode_rows and max_samples are at least 1")
         self._call, self._decode = call, decode
         self._max_rows, self._max_samples = max_rows, max_samples
-        self._decode_rows = decode_rows or max_rows
+        self._call_rows, self._decode_rows = call_rows, decode_rows
         self._changed = threading.Condition()  # guards everything below
         self._jobs: dict[Job, None] = {}  # those not ended, oldest first
         self._latents: list[_Latent] = []
@@ -239,9 +243,8 @@ class Engine:
         """The model's guided answer for each of `rows`."""
         inputs = [(row.x, row.t, context) for row in rows for context in row.contexts]
         predictions: list[Array] = []
-        # More than one call only where a single guided sample has more rows than fit.
-        for first in range(0, len(inputs), self._max_rows):
-            xs, ts, contexts = zip(*inputs[first : first + self._max_rows], strict=True)
+        for first in range(0, len(inputs), self._call_rows):
+            xs, ts, contexts = zip(*inputs[first : first + self._call_rows], strict=True)
             x = np.stack(xs)
             context = {name: np.stack([each[name] for each in contexts]) for name in contexts[0]}
             began = time.perf_counter()

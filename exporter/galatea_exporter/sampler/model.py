@@ -4,7 +4,7 @@ Exports copy this folder into the generator's version folder. The network, the t
 decoder are models of their own, which this one calls; the loop between them is the engine's.
 ``execute`` only queues: answers are sent when the engine has them, so that requests join and leave
 at any step. Under the name ``<generator>.stream`` the same code is a decoupled model, which besides
-the images tells how far they are: see :class:`Streamed`.
+the images tells how far they are: see ``tickets.py``.
 
 ``config.pbtxt`` has a parameter ``sampler`` with JSON:
 
@@ -16,14 +16,13 @@ the images tells how far they are: see :class:`Streamed`.
 - ``unconditional``: values of the conditions of the row without guidance; null for no such row;
 - ``defaults``: what a request gets that does not say, by input;
 - ``limits``: [lowest, highest] of inputs, null for none;
-- ``max_rows``, ``max_samples``: see :class:`engine.Engine`.
+- ``max_rows``, ``call_rows``, ``max_samples``: see :class:`engine.Engine`.
 """
 
 import json
 import os
 import sys
-import threading
-from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,19 +33,19 @@ sys.path[:0] = [str(Path(__file__).parent), *(SITES.split(os.pathsep) if SITES e
 
 import numpy as np  # noqa: E402 - found by the line above
 import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
-from engine import Busy, Engine  # noqa: E402 - beside this file
-from jobs import Cancelled, Expired, Job, Preview, Sample  # noqa: E402 - beside this file
+from engine import Engine  # noqa: E402 - beside this file
+from jobs import Job, Sample  # noqa: E402 - beside this file
 from meters import Meters  # noqa: E402 - beside this file
 from noise import noise_v1  # noqa: E402 - beside this file
 from samplers import Settings, start  # noqa: E402 - beside this file
 from schedules import Schedule  # noqa: E402 - beside this file
 from texts import Texts, decoded  # noqa: E402 - beside this file
+from tickets import TOLD, Streamed, Ticket  # noqa: E402 - beside this file
 
 DRAIN = 30.0  # seconds that jobs get when the model is unloaded
 MICROSECONDS = 1e-6
 TOKENIZER = "tokenizer.json"
 CONTROLS = ("steps", "sampler", "eta", "guidance")
-TOLD = ("index", "step", "calls")  # outputs of the decoupled model beside the images
 
 Array = np.ndarray[Any, Any]
 
@@ -76,10 +75,12 @@ class TritonPythonModel:
         self.texts = None
         if self.settings["text"] is not None:
             self.texts = Texts(Path(__file__).with_name(TOKENIZER), self.encode)
+        self.pool = ThreadPoolExecutor(1, "galatea-noise")
         self.engine = Engine(
             self.predict,
             decode=self.decode,
             max_rows=self.settings["max_rows"],
+            call_rows=self.settings["call_rows"],
             max_samples=self.settings["max_samples"],
         )
         self.meters = Meters(args["model_name"], pb_utils.MetricFamily, self.engine.metrics)
@@ -100,8 +101,9 @@ class TritonPythonModel:
         """Lets what runs come to its end, for a while."""
         self.engine.close(drain=DRAIN)
         self.meters.close()
+        self.pool.shutdown()
 
-    def job(self, request: Any, ticket: "Ticket") -> Job:
+    def job(self, request: Any, ticket: Ticket) -> Job:
         """The samples that a request asks for."""
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         seeds = tensors["seed"][:, 0]
@@ -112,7 +114,7 @@ class TritonPythonModel:
             settings = Settings(
                 int(told["steps"][row]), str(told["sampler"][row]), float(told["eta"][row])
             )
-            run = start(settings, self.schedule, self.shape, partial(self.noise, seed))
+            run = start(settings, self.schedule, self.shape, Noise(seed, self.shape, self.pool))
             guidance = float(told["guidance"][row])
             samples.append(Sample(run, contexts[row], bases[row], guidance))
         microseconds = request.timeout()
@@ -178,12 +180,6 @@ class TritonPythonModel:
         """Of a sample, [C, ...]."""
         return tuple(self.settings["shape"])
 
-    def noise(self, seed: np.int64, stream: int) -> Array:
-        """Noise v1 of a sample; stream 0 is where it starts."""
-        size = int(np.prod(self.shape))
-        noise: Array = noise_v1(np.array([seed]), size, stream).reshape(self.shape)
-        return noise
-
     def predict(self, x: Array, t: Array, context: dict[str, Array]) -> Array:
         """One call of the network."""
         feed = {"x": x, "t": t[:, None], **context}
@@ -228,104 +224,26 @@ class TritonPythonModel:
         ]
 
 
-class Ticket:
-    """A request that waits for its answer.
+class Noise:
+    """Noise v1 of a sample, as samplers ask for it: stream 0 at the start, then one each step.
 
-    The engine's threads ask whether it is cancelled, and Triton crashes when it is asked that of a
-    request that was answered.
-
-    Args:
-        tensors: makes the outputs of decoded samples [n, ..., channels].
+    That of the next step is drawn while the network computes this one.
     """
 
-    def __init__(self, request: Any, tensors: Any) -> None:
-        self._request, self._tensors = request, tensors
-        self._sender = request.get_response_sender()
-        self._lock = threading.Lock()
-        self._answered = False
+    def __init__(self, seed: np.int64, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> None:
+        self._seed, self._shape, self._pool = seed, shape, pool
+        self._ahead: tuple[int, Future[Array]] | None = None
 
-    def is_cancelled(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        with self._lock:
-            return self._answered or bool(self._request.is_cancelled())
+    def __call__(self, stream: int) -> Array:
+        """Standard normal, float32 of the sample's shape."""
+        ahead, self._ahead = self._ahead, None
+        if stream:
+            self._ahead = (stream + 1, self._pool.submit(self._drawn, stream + 1))
+        if ahead is not None and ahead[0] == stream:
+            return ahead[1].result()
+        return self._drawn(stream)
 
-    def wishes(self, tensors: dict[str, Array]) -> dict[str, Any]:
-        """Further arguments of the request's job."""
-        return {}
-
-    def answer(self, calls: list[int], future: Any) -> None:
-        """Sends what the engine made, or why it did not.
-
-        Args:
-            calls: that each sample needed.
-        """
-        error = future.exception()
-        if error is not None:
-            self.fail(error)
-            return
-        made = self._result(np.stack(future.result()), calls)
-        self._send(pb_utils.InferenceResponse(made), final=True)
-
-    def fail(self, error: BaseException) -> None:
-        """Sends why there is no image."""
-        self._send(pb_utils.InferenceResponse(error=failure(error)), final=True)
-
-    def _result(self, images: Array, calls: list[int]) -> list[Any]:
-        tensors: list[Any] = self._tensors(images)
-        return tensors
-
-    def _send(self, response: Any, final: bool) -> None:
-        with self._lock:
-            if self._answered:
-                return
-            self._answered = final
-            flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-            self._sender.send(response, flags=flags)
-
-
-class Streamed(Ticket):
-    """A request that is told how far it is.
-
-    Its answers have the outputs ``index`` (which samples of the request), ``step`` and ``calls``
-    (model calls made, and in all), INT32 [n, 1] each: now and then those of all samples and no
-    image; every ``preview_every`` calls those of one sample with its predicted image; and at the
-    end those of all with all images.
-    """
-
-    def wishes(self, tensors: dict[str, Array]) -> dict[str, Any]:
-        every = int(tensors["preview_every"].max()) if "preview_every" in tensors else 0
-        wishes: dict[str, Any] = {"on_progress": self._progress}
-        if every > 0:
-            wishes |= {"on_preview": self._preview, "preview_every": every}
-        return wishes
-
-    def _progress(self, made: list[int], calls: list[int]) -> None:
-        told = self._told(range(len(made)), made, calls)
-        self._send(pb_utils.InferenceResponse(told), final=False)
-
-    def _preview(self, preview: Preview) -> None:
-        told = self._told([preview.index], [preview.step], [preview.calls])
-        images = self._tensors(preview.image[None])
-        self._send(pb_utils.InferenceResponse([*images, *told]), final=False)
-
-    def _result(self, images: Array, calls: list[int]) -> list[Any]:
-        told = self._told(range(len(images)), calls, calls)
-        return [*super()._result(images, calls), *told]
-
-    def _told(self, *values: Sequence[int]) -> list[Any]:
-        return [
-            pb_utils.Tensor(name, np.array(value, np.int32)[:, None])
-            for name, value in zip(TOLD, values, strict=True)
-        ]
-
-
-def failure(error: BaseException) -> Any:
-    """An error as Triton's, with a code that tells callers whether to come again."""
-    codes = pb_utils.TritonError
-    if isinstance(error, Busy):
-        return codes(str(error), codes.UNAVAILABLE)
-    if isinstance(error, Cancelled | Expired):
-        return codes(str(error), codes.CANCELLED)
-    if isinstance(error, ValueError | KeyError):
-        return codes(str(error), codes.INVALID_ARG)
-    return codes(str(error), codes.INTERNAL)
+    def _drawn(self, stream: int) -> Array:
+        size = int(np.prod(self._shape))
+        noise: Array = noise_v1(np.array([self._seed]), size, stream).reshape(self._shape)
+        return noise

@@ -88,6 +88,7 @@ class Format(ABC):
         extra: of galatea, that brings what it needs; "" in the base install.
         module: that must be there to write it; "" in the base install.
         packages: distributions whose versions decide the bytes.
+        volumes: whether it keeps volumes too.
     """
 
     name: ClassVar[str]
@@ -95,6 +96,7 @@ class Format(ABC):
     extra: ClassVar[str] = ""
     module: ClassVar[str] = ""
     packages: ClassVar[tuple[str, ...]]
+    volumes: ClassVar[bool] = False
 
     @abstractmethod
     def files(self, shard: Shard) -> Iterator[File]:
@@ -111,6 +113,11 @@ class Format(ABC):
             InvalidInput: they cannot.
         """
         image = card.image
+        if len(image.shape) == 4 and not self.volumes:
+            raise InvalidInput(
+                f"{card.name} makes volumes, which {self.name} cannot hold",
+                "choose nifti, or npz or webdataset, which hold them as arrays",
+            )
         if not self.holds(DTYPES[image.dtype], image.shape[-1]):
             raise InvalidInput(
                 f"{card.name} makes {image.dtype} with {image.shape[-1]} channels "

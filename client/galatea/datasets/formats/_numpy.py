@@ -26,6 +26,7 @@ class Npz(Format):
     name = "npz"
     title = "NumPy arrays of whole shards"
     packages = ("numpy",)
+    volumes = True
 
     def files(self, shard: Shard) -> Iterator[File]:
         samples = shard.samples
@@ -37,7 +38,7 @@ class Npz(Format):
         arrays["keys"] = np.array([row["key"] for row in rows])
         if "label_name" in rows[0]:
             arrays["label_names"] = np.array([row["label_name"] for row in rows])
-        arrays |= samples.conditions
+        arrays |= {name: _plain(values) for name, values in samples.conditions.items()}
         told = json.dumps(shard.provenance(), ensure_ascii=False)
         arrays["provenance"] = np.array(told.encode())
         yield File(f"{shard.stem()}.npz", archive(arrays))
@@ -53,6 +54,11 @@ def archive(arrays: dict[str, NDArray[Any]]) -> memoryview:
             with target.open(info, "w", force_zip64=True) as member:
                 _write(member, array)
     return buffer.getbuffer()
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Texts in NumPy's own type: those of Python would have to be pickled."""
+    return values.astype(np.str_) if values.dtype == object else values
 
 
 def npy(array: NDArray[Any]) -> memoryview:

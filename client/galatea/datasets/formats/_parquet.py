@@ -99,8 +99,8 @@ def _features(shard: Shard, schema: pa.Schema) -> dict[str, Any]:
     features: dict[str, Any] = {
         column.name: {"_type": "Image"} for column in schema if pa.types.is_struct(column.type)
     }
-    if (label := shard.samples.card.label) is not None:
-        features["label"] = {"names": list(label.labels), "_type": "ClassLabel"}
+    if classes := shard.samples.class_names:
+        features["label"] = {"names": list(classes), "_type": "ClassLabel"}
     return features
 
 

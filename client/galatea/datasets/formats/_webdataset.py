@@ -8,6 +8,9 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
 
 from galatea import _png
 from galatea.datasets.formats._format import File, Format, Shard
@@ -15,14 +18,16 @@ from galatea.datasets.formats._numpy import npy
 
 
 class WebDataset(Format):
-    """``SHARD.tar`` of ``KEY.png``, ``KEY.mask.png``, ``KEY.cls`` and ``KEY.json``.
+    """``SHARD.tar`` of ``KEY.png``, ``KEY.mask.png``, ``KEY.cls``, ``KEY.txt`` and ``KEY.json``.
 
-    Images that PNG cannot hold are ``KEY.npy`` [H, W, C].
+    ``txt`` is the prompt. Images that PNG cannot hold, and volumes with their masks, are ``npy``
+    [H, W, C] or [X, Y, Z, C].
     """
 
     name = "webdataset"
     title = "WebDataset tar archives"
     packages = ("Pillow", "numpy")
+    volumes = True
 
     def files(self, shard: Shard) -> Iterator[File]:
         buffer = io.BytesIO()
@@ -38,13 +43,20 @@ class WebDataset(Format):
 def _sample(shard: Shard, i: int) -> Iterator[tuple[str, bytes | memoryview]]:
     samples = shard.samples
     facts = samples.provenance(i)
-    image = samples.images[i]
-    if _png.fits(image.dtype, image.shape[-1]):
-        yield "png", _png.encode(image, facts)
-    else:
-        yield "npy", npy(image)
+    suffix, content = _file(samples.images[i], facts)
+    yield suffix, content
     if samples.masks is not None:
-        yield "mask.png", _png.encode(samples.masks[i], facts)
+        suffix, content = _file(samples.masks[i], facts)
+        yield f"mask.{suffix}", content
     if samples.labels is not None:
         yield "cls", str(int(samples.labels[i])).encode()
+    if "prompt" in samples.conditions:
+        yield "txt", str(samples.conditions["prompt"][i]).encode()
     yield "json", shard.sidecar(i)
+
+
+def _file(pixels: NDArray[Any], facts: dict[str, str]) -> tuple[str, bytes | memoryview]:
+    """An image or a mask as PNG where that holds it."""
+    if pixels.ndim == 3 and _png.fits(pixels.dtype, pixels.shape[-1]):
+        return "png", _png.encode(pixels, facts)
+    return "npy", npy(pixels)
