@@ -263,8 +263,9 @@ class Flow(Generic[R]):
             job.hedged = bool(job.attempts)
             if job.failures or job.hedged:
                 self._count_retry()
-            seconds = self._timeout if self._end is None else min(self._timeout, self._end - now)
-            job.attempts.append((endpoint, endpoint.infer(job.call, max(seconds, 0.001)), now))
+            left = self._timeout if self._end is None else max(self._end - now, 0.001)
+            seconds = min(self._timeout, left)
+            job.attempts.append((endpoint, endpoint.infer(job.call, seconds), now))
 
     def _note(self, job: _Job[R], endpoint: Endpoint, error: GalateaError, now: float) -> None:
         """Remembers a failed attempt, and decides whether there will be another one."""
