@@ -245,7 +245,7 @@ def test_a_variant_of_the_configuration_is_chosen_by_name(
 
 
 def test_a_variant_that_no_model_has_is_refused(repository: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"configuration 'cudda'; there are: cpu, cuda, tens"):
+    with pytest.raises(InvalidInput, match=r"'cudda'; there are: cpu, cuda, cuda-fp16, "):
         EmbeddedServer(repository, model_config="cudda").start()
 
 
