@@ -318,4 +318,4 @@ def test_the_command_line_takes_steps_and_texts_and_shows_previews(
     refused = galatea("sample", "g", "--prompt", "a cyst", "-o", tmp_path / "out")
     assert (refused.returncode, "no condition 'prompt'" in refused.stderr) == (5, True)
     walk = galatea("interpolate", "g", "--seeds", "1,2", "-o", tmp_path / "walk.gif")
-    assert (walk.returncode, "is not served in stages" in walk.stderr) == (5, True)
+    assert (walk.returncode, "makes its images in steps" in walk.stderr) == (5, True)

@@ -52,6 +52,11 @@ class Stages:
                 f"{name} makes pictures of pictures and has no latents",
                 f"call translate({name!r}, …), or run: galatea translate {name}",
             )
+        if card.steps is not None:
+            raise InvalidInput(
+                f"{name} makes its images in steps, from noise as large as they are: no latents",
+                f"call sample({name!r}, …), or run: galatea sample {name}",
+            )
         config = client._session.config(name)
         steps = tuple(
             Step(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))
