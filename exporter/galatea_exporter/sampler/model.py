@@ -23,11 +23,18 @@ import json
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
 # Triton's stub knows no virtual environment and takes no notice of PYTHONPATH.
+# And of PYTHONDONTWRITEBYTECODE, but a release holds nothing beside what was released.
+sys.dont_write_bytecode = True
+with suppress(OSError):
+    Path(cache_from_source(__file__)).unlink()
+    Path(cache_from_source(__file__)).parent.rmdir()
 SITES = os.environ.get("GALATEA_SERVER_SITE")
 sys.path[:0] = [str(Path(__file__).parent), *(SITES.split(os.pathsep) if SITES else [])]
 
