@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_rivals import DIFFUSERS, PROMPT, BareLoop, Diffusers, Make, medium, small
+from diffusion_rivals import DIFFUSERS, MEDIUM, PROMPT, BareLoop, Diffusers, Make, checkpoint
 from galatea import Client
 from galatea_exporter.export import export
+from galatea_exporter.families.stable_diffusion import SMALL
 from galatea_server.server import EmbeddedServer
 from measure import Contender, Spread, interleave, machine, note, ratios, table, versions
 from report import write_section
@@ -225,12 +226,12 @@ def measure(folder: Path, plan: Plan) -> str:
     repository = folder / "models"
     settings = {"sampler": "ddim", "guidance": str(GUIDANCE)}
     loops = {}
-    for name, build in (("medium", medium), ("small", small)):
+    for name, configs in (("medium", MEDIUM), ("small", SMALL)):
         note(f"exporting the {name} model")
-        checkpoint = build(folder / name)
-        export("stable_diffusion", checkpoint, name=name, repository=repository, settings=settings)
+        pipeline = checkpoint(configs, folder / name)
+        export("stable_diffusion", pipeline, name=name, repository=repository, settings=settings)
         guidance = GUIDANCE if name == "medium" else 1.0
-        loops[name] = BareLoop(repository, name, checkpoint, guidance)
+        loops[name] = BareLoop(repository, name, pipeline, guidance)
     theirs = Diffusers(folder / "medium", GUIDANCE)
     rivals: dict[str, Make] = {BARE: loops["medium"], DIFFUSERS: theirs}
     with serving(repository, 8, 1) as server:

@@ -19,7 +19,7 @@ from galatea_exporter.checkpoint import read_checkpoint
 from galatea_exporter.families import stable_diffusion as family
 from galatea_exporter.family import find_family
 from galatea_exporter.sampler.jobs import Sample
-from galatea_exporter.sampler.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_of
 from galatea_exporter.sampler.samplers import Settings, start
 from galatea_exporter.stages import StagedGenerator
 
@@ -28,7 +28,7 @@ DIFFUSERS = "diffusers, eager PyTorch"
 
 Make = Callable[[int, int, int], NDArray[np.uint8]]  # first seed, images, steps → images
 
-MEDIUM: dict[str, dict[str, Any]] = {
+MEDIUM: family.Configs = {
     "unet": {
         "sample_size": 32, "cross_attention_dim": 64, "block_out_channels": [64, 128, 192],
         "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
@@ -44,19 +44,9 @@ MEDIUM: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def medium(folder: Path) -> Path:
-    """A checkpoint whose network is large enough for its steps to count; random weights."""
-    small_ones, family.SMALL = family.SMALL, MEDIUM
-    try:
-        return small(folder)
-    finally:
-        family.SMALL = small_ones
-
-
-def small(folder: Path) -> Path:
-    """A checkpoint whose network computes next to nothing."""
-    stable = find_family("stable_diffusion")
-    return stable.save(stable.example(), folder)
+def checkpoint(configs: family.Configs, folder: Path) -> Path:
+    """A pipeline with random weights."""
+    return family.write_pipeline(family.random_pipeline(configs), configs, folder)
 
 
 class BareLoop:
@@ -87,7 +77,7 @@ class BareLoop:
         samples = [
             Sample(
                 start(Settings(steps), sampling.schedule, sampling.shape,
-                      partial(noise, sampling.shape, seed + i)),
+                      partial(noise_of, seed + i, sampling.shape)),
                 told, base, self._guidance,
             )
             for i in range(n)
@@ -133,7 +123,7 @@ class Diffusers:
     def __call__(self, seed: int, n: int, steps: int) -> NDArray[np.uint8]:
         told, base = (context.expand(n, -1, -1) for context in self._contexts[:, None])
         contexts = torch.cat([base, told])
-        latents = torch.from_numpy(np.stack([noise(self._shape, seed + i, 0) for i in range(n)]))
+        latents = torch.from_numpy(np.stack([noise_of(seed + i, self._shape) for i in range(n)]))
         scheduler = self._scheduler_class.from_config(self._schedule)
         scheduler.set_timesteps(steps)
         for t in scheduler.timesteps:
@@ -161,9 +151,3 @@ def tokenised(generator: StagedGenerator) -> NDArray[np.int64]:
     assert generator.sampling is not None
     tokenizer = Tokenizer.from_str(generator.sampling.tokenizer)
     return np.array([entry.ids for entry in tokenizer.encode_batch([PROMPT, ""])], np.int64)
-
-
-def noise(shape: tuple[int, ...], seed: int, stream: int) -> NDArray[np.float32]:
-    """Noise v1 of a sample."""
-    made: NDArray[np.float32] = noise_v1(np.array([seed]), int(np.prod(shape)), stream)
-    return made.reshape(shape)

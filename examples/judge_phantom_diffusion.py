@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch.nn import functional
 
 from galatea_exporter.layers.guided_diffusion import UNet, load_unet
 from galatea_exporter.layers.guided_layout import GuidedOptions
-from galatea_exporter.sampler.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_of
 from galatea_exporter.sampler.samplers import Settings, start
 from phantom_sizes import BOUNDARY, LABELS, NO_LABEL, SCHEDULE, SIZE, Pool
 
@@ -90,7 +89,7 @@ def sampled(unet: UNet, labels: Tensor, seed: int, settings: Settings, guidance:
     for first in range(0, len(labels), BATCH):
         label = labels[first : first + BATCH]
         seeds = range(seed + first, seed + first + len(label))
-        runs = [start(settings, SCHEDULE, shape, partial(_noise, k, shape)) for k in seeds]
+        runs = [start(settings, SCHEDULE, shape, partial(noise_of, k, shape)) for k in seeds]
         both = torch.cat([label, torch.full_like(label, NO_LABEL)])
         while not runs[0].finished:
             rows = [run.row() for run in runs]
@@ -101,10 +100,6 @@ def sampled(unet: UNet, labels: Tensor, seed: int, settings: Settings, guidance:
                 run.advance(prediction.numpy())
         made += [run.sample for run in runs]
     return torch.from_numpy(np.stack(made)).clamp(-1, 1)
-
-
-def _noise(seed: int, shape: tuple[int, ...], stream: int) -> NDArray[np.float32]:
-    return noise_v1(np.array([seed]), prod(shape), stream).reshape(shape)
 
 
 def save_picture(parts: list[Tensor], path: Path) -> None:

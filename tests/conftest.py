@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import tritonclient.grpc as triton
 
 from galatea import Client
 from galatea_exporter.export import Facts, export
 from galatea_exporter.family import families, find_family
 from galatea_server.server import EmbeddedServer
 from packages import NAME, Record, pack, weights
+from plain_models import write_model
 from support import GOLDEN, ROOT
 from translators import TRANSLATORS, FormulaFamily
 
@@ -77,6 +79,22 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
 def client(server: EmbeddedServer) -> Iterator[Client]:
     with Client(server.grpc_url) as connected:
         yield connected
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server of two models that collect requests for 200 ms and run them together."""
+    root = tmp_path_factory.mktemp("plain")
+    write_model(root, "collects", delay=200_000)
+    write_model(root, "twice", instances=2)
+    with EmbeddedServer(root) as running:
+        yield running
+
+
+@pytest.fixture
+def wire(plain: EmbeddedServer) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(plain.grpc_url) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from galatea_exporter.family import families
+from galatea_server.server import EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +28,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def metric(server: EmbeddedServer, name: str, model: str) -> float:
+    """The value that Triton's metrics have for a model; 0 where they have none."""
+    text = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
+    lines = [line for line in text.splitlines() if line.startswith(f'{name}{{model="{model}"')]
+    return sum(float(line.split()[-1]) for line in lines)
 
 
 def is_running(pid: int) -> bool:

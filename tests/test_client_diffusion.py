@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from galatea_exporter.pixels import Pixels
 from galatea_exporter.sampler.schedules import Schedule
 from galatea_exporter.stages import StagedGenerator
 from galatea_server.server import EmbeddedServer
-from support import wait_until
+from support import metric, wait_until
 
 LAYOUT = Layout(1, 1, 32, (Level(32, False), Level(64, True)), blocks=1, classes=3)
 SETTINGS = {
@@ -125,9 +124,7 @@ def client(diffusion: EmbeddedServer) -> Iterator[Client]:
 
 def rows(server: EmbeddedServer) -> float:
     """Rows that the network has computed."""
-    text = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
-    lines = [line for line in text.splitlines() if 'nv_inference_count{model="g.unet"' in line]
-    return sum(float(line.split()[-1]) for line in lines)
+    return metric(server, "nv_inference_count", "g.unet")
 
 
 def rows_until_idle(server: EmbeddedServer) -> float:

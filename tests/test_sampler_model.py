@@ -6,7 +6,6 @@ import queue
 import random
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,11 +23,11 @@ from galatea_exporter.export import export
 from galatea_exporter.family import random_weights
 from galatea_exporter.layers.guided_diffusion import UNet, load_unet
 from galatea_exporter.layers.guided_layout import GuidedOptions, Layout, Level
-from galatea_exporter.sampler.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_of
 from galatea_exporter.sampler.samplers import Settings, start
 from galatea_exporter.scheduler_config import guided_schedule
 from galatea_server.server import EmbeddedServer
-from support import wait_until
+from support import metric, wait_until
 
 SIZE, CLASSES = 16, 3
 BOUND = 64  # samples that the engine holds
@@ -101,7 +100,7 @@ def by_hand(unet: UNet, seed: int, label: int, settings: Settings, guidance: flo
     """The same in PyTorch, without a server or an engine."""
 
     def noise(stream: int) -> NDArray[np.float32]:
-        return noise_v1(np.array([seed]), SIZE * SIZE, stream).reshape(SHAPE)
+        return noise_of(seed, SHAPE, stream)
 
     def predict(x: NDArray[np.float32], t: float, label: int) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -244,12 +243,13 @@ def test_a_request_costs_at_most_its_deadline(wire: triton.InferenceServerClient
 
 
 def test_without_its_network_a_request_fails_and_the_next_one_does_not(
-    wire: triton.InferenceServerClient,
+    server: EmbeddedServer, wire: triton.InferenceServerClient
 ) -> None:
     first = sample(wire, [1], steps=3)
     with ThreadPoolExecutor(1) as caller:
+        before = rows(server)
         running = caller.submit(sample, wire, list(range(8)), steps=1000)
-        time.sleep(0.3)
+        wait_until(lambda: rows(server) > before)
         wire.unload_model("g.unet")
         with pytest.raises(triton.InferenceServerException, match=r"model failed: .*g\.unet"):
             running.result()
@@ -280,19 +280,12 @@ def test_more_than_the_engine_holds_is_answered_busy(server: EmbeddedServer) -> 
 def test_the_engines_counters_are_among_the_metrics(
     server: EmbeddedServer, wire: triton.InferenceServerClient
 ) -> None:
-    before = metric(server, "galatea_sampler_rows_total")
+    before = metric(server, "galatea_sampler_rows_total", "g")
     sample(wire, [1, 2, 3], steps=5)
-    wait_until(lambda: metric(server, "galatea_sampler_rows_total") >= before + 2 * 3 * 5)
-    assert metric(server, "galatea_sampler_jobs") == 0
+    wait_until(lambda: metric(server, "galatea_sampler_rows_total", "g") >= before + 2 * 3 * 5)
+    assert metric(server, "galatea_sampler_jobs", "g") == 0
 
 
 def rows(server: EmbeddedServer) -> float:
     """Rows that the network has computed."""
     return metric(server, "nv_inference_count", "g.unet")
-
-
-def metric(server: EmbeddedServer, name: str, model: str = "g") -> float:
-    """The value that Triton's metrics have for a model."""
-    text = urllib.request.urlopen(f"http://{server.metrics_url}/metrics").read().decode()
-    lines = [line for line in text.splitlines() if line.startswith(f'{name}{{model="{model}"')]
-    return sum(float(line.split()[-1]) for line in lines)

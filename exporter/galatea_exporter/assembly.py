@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 from torch import nn
@@ -176,7 +177,6 @@ def by_diffusion(
     unconditional: dict[str, float] | None = None,
     text: Text | None = None,
     spacing: tuple[float, ...] = (),
-    max_batch: int = 16,
     ignored: tuple[str, ...] = (),
     tolerance: float = 1e-4,
     tolerance_reason: str = "",
@@ -199,11 +199,16 @@ def by_diffusion(
         unconditional: see :class:`Sampling`.
         text: of a generator that takes prompts.
         spacing: of a volume, the size of a voxel in mm along each axis.
-        ignored, max_batch, tolerance, tolerance_reason: see :class:`StagedGenerator`.
+        ignored, tolerance, tolerance_reason: see :class:`StagedGenerator`.
 
     Raises:
-        InvalidInput: a guidance that requests could not ask for.
+        InvalidInput: steps that the sampler can't take, or a guidance that requests could not ask
+            for.
     """
+    try:
+        schedule.timesteps(schedule.sampler, steps)
+    except ValueError as error:
+        raise InvalidInput(str(error), "set the options steps and sampler") from error
     if not 0 <= guidance <= MAX_GUIDANCE:
         raise InvalidInput(
             f"a guidance of {guidance:g}", f"set guidance to a number from 0 to {MAX_GUIDANCE:g}"
@@ -255,7 +260,7 @@ def by_diffusion(
             "" if text is None else text.tokenizer,
         ),
         ignored=ignored,
-        max_batch=max_batch,
+        max_batch=min(16, max(1, BATCH_PIXELS // prod(size))),
         tolerance=tolerance,
         tolerance_reason=tolerance_reason,
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from galatea_exporter.graph import example_inputs
 from galatea_exporter.parity import Difference, difference, judge
 from galatea_exporter.sampler.jobs import Sample
-from galatea_exporter.sampler.noise import noise_v1
+from galatea_exporter.sampler.noise import noise_of
 from galatea_exporter.sampler.samplers import Settings, start
 from galatea_exporter.stages import Sampling, Stage, StagedGenerator
 
@@ -54,7 +54,7 @@ def sample(generator: StagedGenerator, sampling: Sampling, call: Call) -> dict[s
     stages = {stage.name: stage for stage in generator.stages}
     unet, decoder = stages["unet"], stages[sampling.decoder]
     conditions, unconditional = _contexts(stages, sampling, call)
-    noise = partial(_noise, sampling.shape)
+    noise = partial(noise_of, 0, sampling.shape)
     settings = Settings(STEPS, sampling.schedule.sampler)
     run = start(settings, sampling.schedule, sampling.shape, noise)
     one = Sample(run, conditions, unconditional, sampling.guidance)
@@ -114,12 +114,6 @@ def _contexts(
 
 def _batch(feed: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array[None] for name, array in feed.items()}
-
-
-def _noise(shape: tuple[int, ...], stream: int) -> Array:
-    size = int(np.prod(shape))
-    noise: Array = noise_v1(np.array([0], np.int64), size, stream).reshape(shape)
-    return noise
 
 
 def _names(stage: Stage) -> list[str]:

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from galatea.card import CARD_PARAMETER, Input, ModelCard, Output
+from galatea_exporter.sampler.jobs import TOLD
 from galatea_exporter.stages import Axis, Sampling, Stage, TensorSpec
 
 VARIANTS = ("cpu", "cuda", "cuda-fp16", "tensorrt", "tensorrt-fp16")
@@ -34,7 +35,6 @@ CALL_ROWS = {"cpu": 1}
 MAX_ROWS_GPU = 16
 MAX_SAMPLES = 256  # that a sampler holds at a time; more are told to come again
 STREAM = "stream"  # the decoupled twin of a sampler
-TOLD = ("index", "step", "calls")  # its outputs beside the images
 
 _TYPE = {"int64": pb.TYPE_INT64, "float32": pb.TYPE_FP32, "uint8": pb.TYPE_UINT8}
 _CARD_TYPE = {

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import grpc
-import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -22,7 +21,7 @@ from galatea._wire.channel import SERVICE, open_channel
 from galatea._wire.cuda import CudaRegion
 from galatea._wire.lent import Lent, lend
 from galatea._wire.memory import SharedMemory, SystemRegion
-from galatea._wire.messages import DTYPES, Arrays, datatype, is_text, pack, unpack
+from galatea._wire.messages import Arrays, datatype, is_text, outputs, pack
 from galatea._wire.security import Security, Token, is_local
 from galatea._wire.status import translate
 from galatea.card import CARD_PARAMETER, ModelCard
@@ -79,8 +78,11 @@ class Reply:
 
     arrays: Arrays
     seconds: float
-    received: int
     _release: Callable[[], None] = field(default=lambda: None)
+    received: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.received = sum(array.nbytes for array in self.arrays.values())
 
     def release(self) -> None:
         """Gives the memory back to the next request."""
@@ -236,14 +238,14 @@ class Endpoint:
                 return
             try:
                 with self._reading(lent):
-                    arrays = self._arrays(rpc.result(), lent)
+                    arrays = outputs(rpc.result(), None if lent is None else lent.read)
                     if missing := [name for name in call.outputs if name not in arrays]:
                         raise ValueError(f"no output {missing[0]!r}")
             except GalateaError as error:
                 future.set_exception(error)
                 return
             release = lent.give if lent is not None else lambda: None
-            future.set_result(Reply(arrays, seconds, _size(arrays), release))
+            future.set_result(Reply(arrays, seconds, release))
 
         message, metadata = pack(head, arrays), self._metadata()
         with self._errors():
@@ -269,8 +271,8 @@ class Endpoint:
             made: Reply | GalateaError
             try:
                 with self._reading():
-                    arrays = parts.result(rpc, self._arrays, list(call.outputs), listen)
-                made = Reply(arrays, time.perf_counter() - begin, _size(arrays))
+                    arrays = parts.result(rpc, list(call.outputs), listen)
+                made = Reply(arrays, time.perf_counter() - begin)
             except grpc.RpcError as error:
                 made = translate(error, self.address, timeout)
             except GalateaError as error:
@@ -326,19 +328,6 @@ class Endpoint:
             if array.nbytes >= PAGE and not is_text(array)
         }
         return lend(self._memory, sizes, self._smallest)
-
-    @staticmethod
-    def _arrays(message: bytes | memoryview, lent: Lent | None = None) -> Arrays:
-        head, raw = unpack(message)
-        arrays = {}
-        contents = iter(raw)
-        for tensor in head.outputs:
-            shape, dtype = tuple(tensor.shape), DTYPES[tensor.datatype]
-            if lent is not None:
-                arrays[tensor.name] = lent.read(tensor.name, dtype, shape)
-            else:
-                arrays[tensor.name] = np.frombuffer(next(contents), dtype).reshape(shape)
-        return arrays
 
     @contextmanager
     def _reading(self, lent: Lent | None = None) -> Iterator[None]:
@@ -403,10 +392,6 @@ class Endpoint:
             raise ServerUnreachable(
                 f"{self.address}: the client is closed", "make a new Client"
             ) from error
-
-
-def _size(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
 
 
 def read_card(config: Any) -> ModelCard | None:

@@ -9,7 +9,7 @@ objects here, travel as Triton's BYTES: before each the number of its bytes, in 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tritonclient.grpc.service_pb2 import (
     ModelStreamInferResponse,
 )
 
-__all__ = ["Arrays", "datatype", "is_text", "pack", "unpack", "unwrap"]
+__all__ = ["Arrays", "datatype", "is_text", "outputs", "pack", "unpack", "unwrap"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -82,6 +82,31 @@ def unpack(message: bytes | memoryview) -> tuple[ModelInferResponse, list[memory
         else:
             head.append(field)
     return ModelInferResponse.FromString(b"".join(head)), raw
+
+
+def outputs(
+    message: bytes | memoryview,
+    read: Callable[[str, np.dtype[Any], tuple[int, ...]], NDArray[Any]] | None = None,
+) -> Arrays:
+    """The tensors of an answer by name.
+
+    Args:
+        read: gives those that lie in shared memory; None: they are views of the message.
+
+    Raises:
+        DecodeError, ValueError, KeyError, StopIteration: it cannot be read.
+    """
+    head, raw = unpack(message)
+    contents = iter(raw)
+    arrays = {}
+    for tensor in head.outputs:
+        shape, dtype = tuple(tensor.shape), DTYPES[tensor.datatype]
+        arrays[tensor.name] = (
+            np.frombuffer(next(contents), dtype).reshape(shape)
+            if read is None
+            else read(tensor.name, dtype, shape)
+        )
+    return arrays
 
 
 def unwrap(message: bytes) -> memoryview:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from galatea._wire.messages import Arrays, unwrap
+from galatea._wire.messages import Arrays, outputs, unwrap
 
 __all__ = ["METADATA", "result"]
 
@@ -16,11 +16,10 @@ METADATA = (("triton_grpc_error", "true"),)
 
 def result(
     stream: Iterable[bytes],
-    read: Callable[[memoryview], Arrays],
-    outputs: Sequence[str],
+    wanted: Sequence[str],
     listen: Callable[[Arrays], None],
 ) -> Arrays:
-    """Waits for these outputs of a request; `listen` is told what comes before them.
+    """Waits for the wanted outputs of a request; `listen` is told what comes before them.
 
     Every message says how many calls of the network were made for a sample, ``step``, and how many
     there will be, ``calls``. The result has the outputs of every sample after its last call.
@@ -31,8 +30,8 @@ def result(
     """
     made: Arrays | None = None
     for message in stream:
-        arrays = read(unwrap(message))
-        finished = all(name in arrays for name in outputs)
+        arrays = outputs(unwrap(message))
+        finished = all(name in arrays for name in wanted)
         if finished and np.array_equal(arrays["step"], arrays["calls"]):
             made = arrays
         else:

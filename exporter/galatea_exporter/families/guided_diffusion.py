@@ -121,7 +121,7 @@ def _sampling(layout: Layout, options: GuidedDiffusionOptions) -> tuple[Schedule
     """The schedule, and the steps that a request takes that does not say.
 
     Raises:
-        InvalidInput: they do not go together.
+        InvalidInput: there are no timesteps.
     """
     if options.diffusion_steps < 1:
         raise InvalidInput(
@@ -137,10 +137,6 @@ def _sampling(layout: Layout, options: GuidedDiffusionOptions) -> tuple[Schedule
         rescale_timesteps=options.rescale_timesteps,
     )
     steps = min(USUAL_STEPS, options.diffusion_steps) if options.steps is None else options.steps
-    try:
-        schedule.timesteps(options.sampler, steps)
-    except ValueError as error:
-        raise InvalidInput(str(error), "set the options steps and sampler") from error
     return replace(schedule, sampler=options.sampler), steps
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from galatea.card import Input
 from galatea.errors import ExportError, InvalidInput
-from galatea_exporter.assembly import BATCH_PIXELS, Text, by_diffusion
+from galatea_exporter.assembly import Text, by_diffusion
 from galatea_exporter.checkpoint import Checkpoint, State, read_checkpoint
 from galatea_exporter.family import Family, Options, random_weights, register
 from galatea_exporter.layers.clip_text import FILES, read_text
@@ -143,7 +142,6 @@ class MONAILatentDiffusion(Family):
             conditions=conditions,
             text=text,
             spacing=options.spacing,
-            max_batch=min(16, max(1, BATCH_PIXELS // prod(size))),
             ignored=tuple(
                 part + reason
                 for part in (UNET, AUTOENCODER)
@@ -231,19 +229,13 @@ def _schedule(options: MONAIOptions) -> Schedule:
 
     Raises:
         ExportError: the sampler can't run it.
-        InvalidInput: it can't take so many steps.
     """
     names = (
         "num_train_timesteps", "schedule", "beta_start", "beta_end", "prediction_type",
         "clip_sample",
     )  # fmt: skip
     config = {name: getattr(options, name) for name in names}
-    schedule = read_schedule(config, options.sampler)
-    try:
-        schedule.timesteps(options.sampler, options.steps)
-    except ValueError as error:
-        raise InvalidInput(str(error), "set the options steps and sampler") from error
-    return schedule
+    return read_schedule(config, options.sampler)
 
 
 def _text(options: MONAIOptions, width: int) -> Text:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from galatea.errors import ExportError, InvalidInput
-from galatea_exporter.assembly import BATCH_PIXELS, by_diffusion
+from galatea_exporter.assembly import by_diffusion
 from galatea_exporter.checkpoint import Checkpoint, State
 from galatea_exporter.family import Family, Options, register
 from galatea_exporter.folders import read_config
@@ -36,6 +36,8 @@ from galatea_exporter.stages import StagedGenerator
 from galatea_exporter.tokenizer import byte_vocabulary
 
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
+Configs = Mapping[str, dict[str, Any]]  # of the networks, by their folder
+
 PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}  # of a pipeline, for other ends
 
@@ -93,7 +95,6 @@ class StableDiffusion(Family):
             steps=options.steps,
             guidance=options.guidance,
             text=text,
-            max_batch=min(16, max(1, BATCH_PIXELS // (size[0] * size[1]))),
             ignored=(
                 *[f"{name}: not the generator" for name in others],
                 *[
@@ -106,33 +107,42 @@ class StableDiffusion(Family):
         )
 
     def example(self, published: bool = False) -> dict[str, Tensor]:
-        configs = PUBLISHED if published else SMALL
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            networks = {
-                "unet": make("UNet2DConditionModel", configs["unet"], Path("unet")),
-                "vae": make("AutoencoderKL", configs["vae"], Path("vae")),
-                "text_encoder": ClipText(configs["text_encoder"]),
-            }
-        return {
-            f"{part}.{key}": tensor
-            for part, network in networks.items()
-            for key, tensor in network.state_dict().items()
-        }
+        return random_pipeline(PUBLISHED if published else SMALL)
 
     def save(self, state: State, folder: Path) -> Path:
         """As the base says; the configurations are those of :meth:`example`."""
         embedding = state.get("text_encoder.embeddings.token_embedding.weight")
         small = embedding is None or len(embedding) == SMALL["text_encoder"]["vocab_size"]
-        for part, config in (SMALL if small else PUBLISHED).items():
-            weights = {key: tensor.contiguous() for key, tensor in _part(state, part).items()}
-            _write(folder / part / "config.json", config)
-            save_file(weights, folder / part / "model.safetensors")
-        _write(folder / SCHEDULER, SCHEDULE)
-        _write(folder / INDEX, {"_class_name": "StableDiffusionPipeline"})
-        _write(folder / "tokenizer" / "vocab.json", byte_vocabulary("xr"))
-        (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\nx r\n", "utf-8")
-        return folder
+        return write_pipeline(state, SMALL if small else PUBLISHED, folder)
+
+
+def random_pipeline(configs: Configs) -> dict[str, Tensor]:
+    """Random weights of networks with these configurations, the folder's name before each key."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = {
+            "unet": make("UNet2DConditionModel", configs["unet"], Path("unet")),
+            "vae": make("AutoencoderKL", configs["vae"], Path("vae")),
+            "text_encoder": ClipText(configs["text_encoder"]),
+        }
+    return {
+        f"{part}.{key}": tensor
+        for part, network in networks.items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def write_pipeline(state: State, configs: Configs, folder: Path) -> Path:
+    """Writes a pipeline as diffusers lays it out, with a tokenizer of bytes, into `folder`."""
+    for part, config in configs.items():
+        weights = {key: tensor.contiguous() for key, tensor in _part(state, part).items()}
+        _write(folder / part / "config.json", config)
+        save_file(weights, folder / part / "model.safetensors")
+    _write(folder / SCHEDULER, SCHEDULE)
+    _write(folder / INDEX, {"_class_name": "StableDiffusionPipeline"})
+    _write(folder / "tokenizer" / "vocab.json", byte_vocabulary("xr"))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\nx r\n", "utf-8")
+    return folder
 
 
 def _part(state: State, name: str) -> dict[str, Tensor]:
@@ -170,16 +180,9 @@ def _schedule(config: Mapping[str, Any], options: StableDiffusionOptions) -> Sch
 
     Raises:
         ExportError: no sampler runs it.
-        InvalidInput: the sampler can't take so many steps.
     """
     schedule = read_schedule(config, options.sampler)
-    if schedule.clip_sample is None:
-        schedule = replace(schedule, clip_sample=False)
-    try:
-        schedule.timesteps(schedule.sampler, options.steps)
-    except ValueError as error:
-        raise InvalidInput(str(error), "set the options steps and sampler") from error
-    return schedule
+    return replace(schedule, clip_sample=False) if schedule.clip_sample is None else schedule
 
 
 def _rescaled(decoder: Decoder, path: Path) -> Rescaled:
@@ -253,7 +256,7 @@ SCHEDULE = {
 }  # fmt: skip
 
 # Stable Diffusion 1, and the same with small numbers.
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: Configs = {
     "unet": {"sample_size": 64, "cross_attention_dim": 768},
     "vae": {
         "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
@@ -265,7 +268,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
     },
 }  # fmt: skip
-SMALL: dict[str, dict[str, Any]] = {
+SMALL: Configs = {
     "unet": {
         "sample_size": 16, "cross_attention_dim": 16, "block_out_channels": [16, 32],
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "layers_per_block": 1,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from galatea_exporter.sampler.texts import TOKENIZER
+
 if TYPE_CHECKING:
     from galatea_exporter.stages import Sampling
 
@@ -19,5 +21,5 @@ def engine_files(sampling: Sampling) -> dict[str, bytes]:
     names = sorted(entry.name for entry in files(__name__).iterdir() if entry.is_file())
     made = {name: (files(__name__) / name).read_bytes() for name in names if name != "__init__.py"}
     if sampling.tokenizer:
-        made["tokenizer.json"] = sampling.tokenizer.encode()
+        made[TOKENIZER] = sampling.tokenizer.encode()
     return made

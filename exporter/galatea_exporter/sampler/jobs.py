@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Context = Mapping[str, Array]
 LOG = logging.getLogger(__name__)
+TOLD = ("index", "step", "calls")  # outputs of the decoupled model beside the images
 PROGRESS = 0.25  # seconds from one report to the next, at least
 
 

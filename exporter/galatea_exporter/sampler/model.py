@@ -41,17 +41,16 @@ sys.path[:0] = [str(Path(__file__).parent), *(SITES.split(os.pathsep) if SITES e
 import numpy as np  # noqa: E402 - found by the line above
 import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
 from engine import Engine  # noqa: E402 - beside this file
-from jobs import Job, Sample  # noqa: E402 - beside this file
+from jobs import TOLD, Job, Sample  # noqa: E402 - beside this file
 from meters import Meters  # noqa: E402 - beside this file
-from noise import noise_v1  # noqa: E402 - beside this file
+from noise import noise_of  # noqa: E402 - beside this file
 from samplers import Settings, start  # noqa: E402 - beside this file
 from schedules import Schedule  # noqa: E402 - beside this file
-from texts import Texts, decoded  # noqa: E402 - beside this file
-from tickets import TOLD, Streamed, Ticket  # noqa: E402 - beside this file
+from texts import TOKENIZER, Texts, decoded  # noqa: E402 - beside this file
+from tickets import Streamed, Ticket  # noqa: E402 - beside this file
 
 DRAIN = 30.0  # seconds that jobs get when the model is unloaded
 MICROSECONDS = 1e-6
-TOKENIZER = "tokenizer.json"
 CONTROLS = ("steps", "sampler", "eta", "guidance")
 
 Array = np.ndarray[Any, Any]
@@ -69,11 +68,11 @@ class TritonPythonModel:
         outputs = [output for output in config["output"] if output["name"] not in TOLD]
         self.outputs = [output["name"] for output in outputs]
         self.channels = [int(output["dims"][-1]) for output in outputs]
-        self.types = {
+        self.input_types = {
             entry["name"]: pb_utils.triton_string_to_numpy(entry["data_type"])
             for entry in config["input"]
         }
-        self.dtypes = {
+        self.output_types = {
             output["name"]: pb_utils.triton_string_to_numpy(output["data_type"])
             for output in outputs
         }
@@ -121,7 +120,9 @@ class TritonPythonModel:
             settings = Settings(
                 int(told["steps"][row]), str(told["sampler"][row]), float(told["eta"][row])
             )
-            run = start(settings, self.schedule, self.shape, Noise(seed, self.shape, self.pool))
+            run = start(
+                settings, self.schedule, self.shape, Noise(int(seed), self.shape, self.pool)
+            )
             guidance = float(told["guidance"][row])
             samples.append(Sample(run, contexts[row], bases[row], guidance))
         microseconds = request.timeout()
@@ -163,7 +164,7 @@ class TritonPythonModel:
         """
         told = {name: self.given(tensors, name, count) for name in self.settings["conditions"]}
         contexts = [
-            {name: np.array([values[row]], self.types[name]) for name, values in told.items()}
+            {name: np.array([values[row]], self.input_types[name]) for name, values in told.items()}
             for row in range(count)
         ]
         unconditional = self.settings["unconditional"]
@@ -226,7 +227,9 @@ class TritonPythonModel:
         """The outputs of decoded samples [n, ..., channels]."""
         parts = np.split(images, np.cumsum(self.channels)[:-1], axis=-1)
         return [
-            pb_utils.Tensor(name, np.ascontiguousarray(part.astype(self.dtypes[name], copy=False)))
+            pb_utils.Tensor(
+                name, np.ascontiguousarray(part.astype(self.output_types[name], copy=False))
+            )
             for name, part in zip(self.outputs, parts, strict=True)
         ]
 
@@ -237,7 +240,7 @@ class Noise:
     That of the next step is drawn while the network computes this one.
     """
 
-    def __init__(self, seed: np.int64, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, seed: int, shape: tuple[int, ...], pool: ThreadPoolExecutor) -> None:
         self._seed, self._shape, self._pool = seed, shape, pool
         self._ahead: tuple[int, Future[Array]] | None = None
 
@@ -251,6 +254,5 @@ class Noise:
         return self._drawn(stream)
 
     def _drawn(self, stream: int) -> Array:
-        size = int(np.prod(self._shape))
-        noise: Array = noise_v1(np.array([self._seed]), size, stream).reshape(self._shape)
+        noise: Array = noise_of(self._seed, self._shape, stream)
         return noise

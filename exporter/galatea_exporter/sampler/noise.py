@@ -5,12 +5,13 @@ as 1, 2, 3"), keyed by the seed; a table of half-normal quantiles with linear in
 word into a normal. Only integers, one table and single float32 operations are used, no
 transcendental function, so NumPy, PyTorch, ONNX Runtime and Triton give equal bytes.
 
-This is the NumPy reference; :class:`galatea_exporter.stages.Noise` is the same as a graph.
+This is the NumPy reference; :class:`galatea_exporter.noise_graph.Noise` is the same as a graph.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,8 @@ def noise_v1(seeds: NDArray[np.int64], size: int, stream: int = 0) -> NDArray[np
     fraction = low * np.float32(2**-15) + np.float32(2**-16)
     magnitude = table[cell] + fraction * (table[cell + 1] - table[cell])
     return np.where(words >> np.uint32(31), -magnitude, magnitude)
+
+
+def noise_of(seed: int, shape: tuple[int, ...], stream: int = 0) -> NDArray[np.float32]:
+    """Standard normal noise of one seed, float32 of this shape."""
+    return noise_v1(np.array([seed], np.int64), prod(shape), stream).reshape(shape)

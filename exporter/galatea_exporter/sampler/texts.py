@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TOKENIZER = "tokenizer.json"  # beside this file
 KEPT = 64  # contexts; those of negative prompts are wanted again and again
 LONGEST = 10_000  # characters; a tokenizer's time grows with them, and it truncates much earlier
 

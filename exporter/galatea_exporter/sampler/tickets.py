@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from engine import Busy
-from jobs import Cancelled, Expired
+from jobs import TOLD, Cancelled, Expired
 
 if TYPE_CHECKING:
     from jobs import Preview
 
 Array = np.ndarray[Any, Any]
-TOLD = ("index", "step", "calls")  # outputs of the decoupled model beside the images
 
 
 class Ticket:
