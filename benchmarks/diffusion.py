@@ -1,7 +1,7 @@
 """Diffusion: the engine against a bare loop in ONNX Runtime, and against diffusers in PyTorch.
 
 Run it from the root of the source tree, with the extras ``serve`` and ``diffusion`` installed, on a
-machine that does nothing else; it takes ten minutes::
+machine that does nothing else::
 
     python benchmarks/diffusion.py --write docs/benchmarks.md
 """
@@ -272,7 +272,7 @@ def main() -> None:
     """Measures everything and prints or writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--write", type=Path, help="Markdown file whose section is replaced.")
-    parser.add_argument("--quick", action="store_true", help="A trial that takes a minute.")
+    parser.add_argument("--quick", action="store_true", help="A trial with few rounds and requests.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         text = measure(Path(folder), QUICK if arguments.quick else Plan())
