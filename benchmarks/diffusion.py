@@ -272,7 +272,7 @@ def main() -> None:
     """Measures everything and prints or writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--write", type=Path, help="Markdown file whose section is replaced.")
-    parser.add_argument("--quick", action="store_true", help="A trial with few rounds and requests.")
+    parser.add_argument("--quick", action="store_true", help="A trial of few requests.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         text = measure(Path(folder), QUICK if arguments.quick else Plan())
