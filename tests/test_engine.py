@@ -36,6 +36,22 @@ def test_jobs_share_calls_join_at_the_next_step_and_leave_early() -> None:
     assert model.calls == [[1], [2, 3, 4], [1, 2, 3], [1, 2], [1]]
 
 
+def test_a_call_has_few_rows_and_parts_none_of_a_sample() -> None:
+    model = Model()
+    with Engine(model, max_rows=8, call_rows=3) as engine:
+        with held(engine, model):
+            job = engine.submit(
+                Job([guided(seed, 1, scale) for seed, scale in enumerate((2, 1, 2, 2))])
+            )
+        job.result(10)
+    assert [len(call) for call in model.calls[1:]] == [3, 2, 2]
+
+    apart = Model()
+    with Engine(apart, max_rows=8, call_rows=1) as engine:
+        engine.submit(Job([guided(seed, 3, 2.0) for seed in range(3)])).result(10)
+    assert apart.calls == [[t, t] for t in (3, 2, 1) for _ in range(3)]
+
+
 def test_sixteen_callers_at_once_get_the_bits_that_each_gets_alone() -> None:
     def samples(seed: int) -> list[Sample]:
         return [
@@ -62,7 +78,7 @@ def test_sixteen_callers_at_once_get_the_bits_that_each_gets_alone() -> None:
             assert [image.tobytes() for image in images] == [one.tobytes() for one in expected]
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 8])
+@pytest.mark.parametrize("max_rows", [2, 3, 8])
 def test_no_call_has_more_rows_than_the_cap_however_large_the_job(max_rows: int) -> None:
     model = Model()
     with Engine(model, max_rows=max_rows) as engine:

@@ -139,16 +139,17 @@ def export(
     options = parse_options(chosen.options, {**_texts(chosen.arguments(source)), **given})
     generator = chosen.load(source, options)
     max_batch = max_batch or generator.max_batch
+    rows = max(max_batch, 2) if generator.sampling and generator.sampling.guided else max_batch
     with TemporaryDirectory(prefix="galatea-export-") as scratch:
         graphs = compile_stages(
-            generator, max_batch=max_batch, fp16=fp16, scratch=Path(scratch), progress=progress
+            generator, max_batch=rows, fp16=fp16, scratch=Path(scratch), progress=progress
         )
         card = _card(name, chosen, options, facts, source, generator, graphs)
         # Exporting the same thing again is no new version: the newest one is tried first.
         newest = releasing.newest(repository, name)
         for number in [version] if version else [newest, newest + 1] if newest else [1]:
             card = replace(card, version=number)
-            files, models = _files(card, generator, graphs, max_batch)
+            files, models = _files(card, generator, graphs, max_batch, rows)
             release = releasing.draft(repository, models, number, files)
             if releasing.is_there(release):
                 break
@@ -204,12 +205,13 @@ def _card(
 
 
 def _files(
-    card: ModelCard, generator: StagedGenerator, graphs: Compiled, max_batch: int
+    card: ModelCard, generator: StagedGenerator, graphs: Compiled, max_batch: int, rows: int
 ) -> tuple[dict[str, Content], tuple[str, ...]]:
     """Path below the repository → content, and the names of the Triton models.
 
     Several stages are joined by a model with the public name: an ensemble, or the engine of a
-    diffusion generator. A single one has that name itself.
+    diffusion generator. A single one has that name itself. `max_batch` is that of a request, `rows`
+    that of a stage.
     """
     alone = len(generator.stages) == 1
     named = [
@@ -222,7 +224,7 @@ def _files(
         configs = {
             variant: stage_config(
                 model, stage,
-                version=card.version, max_batch=max_batch, variant=variant,
+                version=card.version, max_batch=rows, variant=variant,
                 graph_sha256=card.graphs[stage.name],
                 graph_fp16=GRAPH_FP16 if GRAPH_FP16 in made else None,
                 card=card if alone else None,
@@ -235,7 +237,12 @@ def _files(
         for stream in (True, False):
             configs = {
                 variant: sampler_config(
-                    card, generator.sampling, max_batch=max_batch, variant=variant, stream=stream
+                    card,
+                    generator.sampling,
+                    max_batch=max_batch,
+                    rows=rows,
+                    variant=variant,
+                    stream=stream,
                 )
                 for variant in VARIANTS
             }

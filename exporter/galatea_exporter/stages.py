@@ -142,6 +142,11 @@ class Sampling:
     guidance: float = 1.0
     tokenizer: str = ""
 
+    @property
+    def guided(self) -> bool:
+        """Whether a sample can have a second row, without guidance, in the same call."""
+        return bool(self.tokenizer) or self.unconditional is not None
+
 
 @dataclass(frozen=True)
 class StagedGenerator:

@@ -27,9 +27,10 @@ ENGINE_CACHE = "/var/cache/galatea/tensorrt"
 WORKSPACE_BYTES = 4 << 30
 GPU_QUEUE_DELAY_US = 500
 
-# Rows of one step of a diffusion network, and of one call. On a CPU each row costs the same, and
-# called alone its bits do not depend on its neighbours: some of ONNX Runtime's operators share out
-# a batch to threads otherwise than a single row. A GPU computes many in little more time than one.
+# Rows of one step of a diffusion network, and of one call, which parts no sample's two rows. On a
+# CPU each row costs the same, and in calls of its own a sample's bits do not depend on neighbours:
+# some of ONNX Runtime's operators share out a batch to threads otherwise than a single row. A GPU
+# computes many in little more time than one.
 MAX_ROWS = {"cpu": 8}
 CALL_ROWS = {"cpu": 1}
 MAX_ROWS_GPU = 16
@@ -137,14 +138,21 @@ def ensemble_config(card: ModelCard, stages: Sequence[tuple[str, Stage]], max_ba
 
 
 def sampler_config(
-    card: ModelCard, sampling: Sampling, *, max_batch: int, variant: str, stream: bool = False
+    card: ModelCard,
+    sampling: Sampling,
+    *,
+    max_batch: int,
+    rows: int,
+    variant: str,
+    stream: bool = False,
 ) -> Any:
     """The public model of a diffusion generator, or its decoupled twin.
 
     Args:
         card: the model card; the twin carries none.
         sampling: how the engine joins the stages.
-        max_batch: largest batch of one request, and of a call of a stage.
+        max_batch: largest batch of one request.
+        rows: largest batch of a call of a stage.
         variant: decides how many rows a call has.
         stream: the twin, which tells besides the images how far they are.
 
@@ -189,7 +197,7 @@ def sampler_config(
             if entry.dtype != "BYTES" and entry.name != "seed"
         },
         "max_rows": MAX_ROWS.get(variant, MAX_ROWS_GPU),
-        "call_rows": min(CALL_ROWS.get(variant, MAX_ROWS_GPU), max_batch),
+        "call_rows": min(CALL_ROWS.get(variant, MAX_ROWS_GPU), rows),
         "max_samples": MAX_SAMPLES,
     }  # fmt: skip
     config.parameters["sampler"].string_value = json.dumps(settings, sort_keys=True)

@@ -67,4 +67,4 @@ def _steps_need(config: Any) -> int:
     settings = json.loads(config.parameters["sampler"].string_value)
     learned = settings["schedule"].get("variance") == "learned_range"
     row: int = 4 * prod(settings["shape"]) * (3 if learned else 2)
-    return row * int(settings["call_rows"])
+    return row * max(2, int(settings["call_rows"]))  # a call parts no sample's two rows

@@ -75,7 +75,8 @@ class Engine:
         call: the model: float32 x [n, C, ...], float32 t [n] and context arrays [n, ...] by name
             to the prediction [n, C or 2C, ...]. Called from one thread.
         max_rows: rows of a step at most. A job of more takes its turns.
-        call_rows: rows of a call at most, where a step shall be several; None: as `max_rows`.
+        call_rows: rows of a call at most, where a step shall be several; None: as `max_rows`. The
+            rows of one sample are never parted: at 1 each sample has calls of its own.
         decode: finished states [n, C, ...] to images [n, ...]; None: they are the images.
         decode_rows: rows of a decoder's call at most; None: as `call_rows`.
         max_samples: a job is refused when so many samples are in the engine already.
@@ -241,10 +242,10 @@ class Engine:
 
     def _predict(self, rows: Sequence[Row]) -> list[Array]:
         """The model's guided answer for each of `rows`."""
-        inputs = [(row.x, row.t, context) for row in rows for context in row.contexts]
-        predictions: list[Array] = []
-        for first in range(0, len(inputs), self._call_rows):
-            xs, ts, contexts = zip(*inputs[first : first + self._call_rows], strict=True)
+        answers: list[Array] = []
+        for some in self._calls(rows):
+            inputs = [(row.x, row.t, context) for row in some for context in row.contexts]
+            xs, ts, contexts = zip(*inputs, strict=True)
             x = np.stack(xs)
             context = {name: np.stack([each[name] for each in contexts]) for name in contexts[0]}
             began = time.perf_counter()
@@ -256,9 +257,23 @@ class Engine:
                     self._seconds["call_seconds"] += time.perf_counter() - began
             if answer.shape[:1] + answer.shape[2:] != x.shape[:1] + x.shape[2:]:
                 raise ValueError(f"the model gave {answer.shape} for {x.shape}")
-            predictions.extend(answer)
-        answers = iter(predictions)
-        return [row.sample.combined([next(answers) for _ in row.contexts]) for row in rows]
+            predictions = iter(answer)
+            for row in some:
+                own = [next(predictions) for _ in row.contexts]
+                answers.append(row.sample.combined(own))
+        return answers
+
+    def _calls(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """`rows` in calls of at most ``call_rows``, or of one sample that has more."""
+        calls: list[list[Row]] = []
+        free = 0
+        for row in rows:
+            if not calls or len(row.contexts) > free:
+                calls.append([])
+                free = self._call_rows
+            calls[-1].append(row)
+            free -= len(row.contexts)
+        return calls
 
     def _advance(self, row: Row, prediction: Array) -> None:
         run, job = row.sample.run, row.job
