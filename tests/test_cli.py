@@ -59,16 +59,6 @@ def test_sampling_writes_the_images_and_says_how_to_get_them_again(
         assert image.size == (64, 64)
 
 
-def test_bench_measures_the_server(server: EmbeddedServer) -> None:
-    done = galatea("bench", "masses", "--batch", 4, "--callers", 2, "--seconds", 0.5, "--json",
-                   url=server.grpc_url)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    load = json.loads(done.stdout)
-    assert load["requests"] > 0
-    assert load["images_per_second"] > 0
-    assert 0 < load["p50_ms"] <= load["p95_ms"] <= load["p99_ms"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -82,8 +72,6 @@ def test_bench_measures_the_server(server: EmbeddedServer) -> None:
         (["sample", "masses", "-o", "/proc/nowhere"], 1, "cannot be written"),
         (["sample", "masses", "-n", "many"], 2, "not a valid integer"),
         (["show", "xyz"], 4, "no model 'xyz'"),
-        (["bench", "masses", "--callers", "0"], 5, "measure nothing"),
-        (["bench", "xyz", "--seconds", "0.1"], 4, "no model 'xyz'"),
         (["dance"], 2, "No such command 'dance'"),
     ],
 )

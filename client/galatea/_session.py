@@ -32,6 +32,7 @@ from galatea._wire.pool import Pool
 from galatea._wire.security import Security
 from galatea.card import CARD_PARAMETER, ModelCard
 from galatea.errors import InvalidInput, ModelUnavailable
+from galatea.measured import MEASURED_PARAMETER, Measured
 from galatea.samples import Samples
 
 __all__ = ["Session", "Steps", "with_labels"]
@@ -307,6 +308,18 @@ class Session:
     def config(self, name: str) -> Any:
         """The ModelConfig protobuf of a generator or a stage."""
         return self._pool.first(lambda endpoint: endpoint.config(name))
+
+    def measured(self, name: str) -> Measured | None:
+        """The figures in the configuration of a generator; None where there are none."""
+        self.served(name)
+        parameters = self.config(name).parameters
+        if MEASURED_PARAMETER not in parameters:
+            return None
+        return Measured.from_json(parameters[MEASURED_PARAMETER].string_value)
+
+    def ask(self, method: str, request: Any) -> list[Any]:
+        """What each server answers to a call of Triton's that is about the server."""
+        return [endpoint.call(method, request) for endpoint in self._pool.endpoints]
 
     def _missing(self, name: str) -> ModelUnavailable:
         index = self._pool.first(Endpoint.index)

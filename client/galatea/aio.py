@@ -16,6 +16,7 @@ from galatea._session import Steps
 from galatea.card import ModelCard
 from galatea.client import Client
 from galatea.latents import Latents
+from galatea.measured import Measured
 from galatea.samples import Samples
 
 __all__ = ["AsyncClient"]
@@ -60,6 +61,10 @@ class AsyncClient:
     async def model(self, name: str) -> ModelCard:
         """See :meth:`galatea.Client.model`."""
         return await asyncio.to_thread(self._client.model, name)
+
+    async def measured(self, name: str) -> Measured | None:
+        """See :meth:`galatea.Client.measured`."""
+        return await asyncio.to_thread(self._client.measured, name)
 
     async def sample(self, name: str, n: int | None = None, **arguments: Any) -> Samples:
         """See :meth:`galatea.Client.sample`."""

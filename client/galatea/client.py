@@ -15,6 +15,7 @@ from galatea._wire.security import Security
 from galatea.card import ModelCard
 from galatea.latents import Latents, Space
 from galatea.latents._calls import latent, synthesise
+from galatea.measured import Measured
 from galatea.samples import Samples
 from galatea.search import Query
 
@@ -128,6 +129,18 @@ class Client:
             ServerUnreachable, DeadlineExceeded, ServerError: see :mod:`galatea.errors`.
         """
         return self._session.served(name).card
+
+    def measured(self, name: str) -> Measured | None:
+        """What was measured of a generator as it is served now; None where nothing was.
+
+        ``galatea tune`` measures, and leaves the figures in the configuration that it writes.
+
+        Raises:
+            InvalidInput: the figures cannot be read.
+            ModelUnavailable, ServerUnreachable, DeadlineExceeded, ServerError:
+                see :mod:`galatea.errors`.
+        """
+        return self._session.measured(name)
 
     def sample(
         self,

@@ -149,12 +149,12 @@ class Endpoint:
     def index(self) -> list[tuple[str, str, str, str]]:
         """(name, version, state, reason) of everything in the server's repository."""
         request = service_pb2.RepositoryIndexRequest()
-        reply = self._call("RepositoryIndex", request)
+        reply = self.call("RepositoryIndex", request)
         return [(entry.name, entry.version, entry.state, entry.reason) for entry in reply.models]
 
     def config(self, model: str) -> Any:
         """The ModelConfig protobuf of a model that is ready."""
-        return self._call("ModelConfig", service_pb2.ModelConfigRequest(name=model)).config
+        return self.call("ModelConfig", service_pb2.ModelConfigRequest(name=model)).config
 
     def know(self, card: ModelCard) -> None:
         """Remembers that the endpoint serves this very model."""
@@ -376,7 +376,7 @@ class Endpoint:
         token = (self._token.header(),) if self._token else ()
         return (*token, *self._trace())
 
-    def _call(self, method: str, request: Any) -> Any:
+    def call(self, method: str, request: Any) -> Any:
         with self._errors():
             return getattr(self._stub, method)(
                 request, timeout=self.timeout, metadata=self._metadata()

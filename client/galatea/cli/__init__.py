@@ -33,6 +33,7 @@ COMMANDS = {
     "generate": "galatea.cli.generate:generate",
     "dataset": "galatea.cli.dataset:dataset",
     "bench": "galatea.cli.bench:bench",
+    "plan": "galatea.cli.plan:plan",
     "catalog": "galatea.cli.catalog:catalog",
     "import": "galatea_exporter.importing.cli:import_",
     "families": "galatea_exporter.cli:families",

@@ -1,114 +1,215 @@
-"""``galatea bench``: load a server with callers in closed loops and report what it gives."""
+"""``galatea bench``: load a server, and report what it gives and where the time goes."""
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import asdict, dataclass
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 
-from galatea.cli._options import Connection, complete_model, label_option, server_options
-from galatea.cli._output import emit, output_options, progress
-from galatea.errors import GalateaError, InvalidInput
+from galatea import pictures
+from galatea.cli import _load_report
+from galatea.cli._options import (
+    Connection,
+    Settings,
+    complete_model,
+    label_option,
+    server_options,
+    settings_option,
+)
+from galatea.cli._output import emit, output_options, say, steps
+from galatea.errors import GalateaError
+from galatea.load import Arrivals, Load, Timing, closed_loop, open_loop
+from galatea.pictures import Picture
 
-
-@dataclass(frozen=True)
-class Load:
-    """What a number of callers got, each sending its next request when it has the answer.
-
-    Times are in milliseconds from sending to having the arrays.
-    """
-
-    model: str
-    batch: int
-    callers: int
-    seconds: float
-    requests: int
-    images_per_second: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
+PICTURES = 256  # of a folder, that are translated in turn
 
 
-def measure(
-    connection: Connection, name: str, *, batch: int, callers: int, seconds: float,
-    label: str | None,
-) -> Load:  # fmt: skip
-    """Runs `callers` threads, each with a connection of its own, for `seconds`.
+class Series(click.ParamType[tuple[float, ...]]):
+    """``1,8,32``; ``1:16``, which doubles; or ``1:16:5``, in steps of 5."""
 
-    Raises:
-        GalateaError: the first one that any caller met.
-    """
-    latencies: list[float] = []
-    errors: list[GalateaError] = []
-    start_together = threading.Barrier(callers + 1)
-    stop = threading.Event()
+    name = "series"
 
-    def caller(k: int) -> None:
-        mine: list[float] = []
-        with connection.open() as client:
-            try:
-                client.sample(name, batch, seed=k, label=label)  # connects, reads the card
-            except GalateaError as error:
-                errors.append(error)
-            start_together.wait()
-            while not stop.is_set() and not errors:
-                begin = time.perf_counter()
-                try:
-                    client.sample(name, batch, seed=k + len(mine) * batch, label=label)
-                except GalateaError as error:
-                    errors.append(error)
-                    break
-                mine.append(time.perf_counter() - begin)
-        latencies.extend(mine)
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self._kind = kind
 
-    threads = [threading.Thread(target=caller, args=(k,), daemon=True) for k in range(callers)]
-    for thread in threads:
-        thread.start()
-    start_together.wait()
-    begin = time.perf_counter()
-    stop.wait(seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - begin
-    if errors:
-        raise errors[0]
-    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)) * 1e3
-    return Load(name, batch, callers, round(elapsed, 2), len(latencies),
-                round(len(latencies) * batch / elapsed, 1),
-                round(p50, 2), round(p95, 2), round(p99, 2))  # fmt: skip
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers that the text means, each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [number for part in str(value).split(",") for number in self._part(part)]
+        except ValueError:
+            self.fail(f"{value!r} is no series: write 1,8,32 or 1:16 or 1:16:5", param, ctx)
+        return tuple(dict.fromkeys(numbers))
+
+    def _part(self, text: str) -> Iterator[float]:
+        first, *rest = [self._kind(number) for number in text.split(":")]
+        last, step = rest[0] if rest else first, rest[1] if rest[1:] else None
+        if rest[2:] or (rest and not 0 < first <= last < math.inf):
+            raise ValueError
+        if step is not None and not step > 0:
+            raise ValueError
+        while first < last:
+            yield first
+            first = first * 2 if step is None else first + step
+        if first == last or step is None:
+            yield last
 
 
 @click.command()
 @click.argument("name", shell_complete=complete_model)
-@click.option("--batch", type=int, default=32, show_default=True, help="Images a request.")
-@click.option("--callers", type=int, default=2, show_default=True, help="Concurrent callers.")
-@click.option("--seconds", type=float, default=5.0, show_default=True, help="How long.")
+@click.option(
+    "--batch", type=Series(int), metavar="N|LIST",
+    help="Images a request; a list such as 1,8,32 or a range such as 1:32, which doubles, measures "
+    "each. Default is what the server takes, at most 32.",
+)  # fmt: skip
+@click.option(
+    "--callers", type=Series(int), metavar="N|LIST", show_default="2",
+    help="Concurrent callers, each with its next request when it has the answer; also a list.",
+)  # fmt: skip
+@click.option(
+    "--rate", "rates", type=Series(float), metavar="R|LIST",
+    help="Requests a second that arrive whatever the server does, in place of callers; also a "
+    "list.",
+)  # fmt: skip
+@click.option(
+    "--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson", show_default=True,
+    help="How requests of a rate arrive: by chance, or evenly.",
+)  # fmt: skip
+@click.option("--seconds", type=float, help="Measure so long, in place of windows.")
+@click.option("--warmup", type=float, default=1.0, show_default=True, help="Seconds before that.")
+@click.option(
+    "--window", type=float, default=2.0, show_default=True,
+    help="Seconds of a window; windows go on until the last three agree.",
+)  # fmt: skip
+@click.option("--windows", type=int, default=10, show_default=True, help="Windows at most.")
+@click.option(
+    "--stability", type=float, default=10.0, show_default=True, metavar="PERCENT",
+    help="How far three windows that agree are from their mean.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first image.")
 @label_option
+@click.option("--prompt", metavar="TEXT", help="What the images show, for models that take texts.")
+@click.option("--negative-prompt", metavar="TEXT", help="What they do not show.")
+@click.option("--steps", "denoising", type=int, help="Denoising steps of a diffusion model.")
+@settings_option
+@click.option(
+    "--source", type=click.Path(path_type=Path), metavar="PATH",
+    help="Picture or folder to translate, for image-to-image models; default is noise.",
+)  # fmt: skip
+@click.option(
+    "--metrics-url", metavar="URL",
+    help="Of the server's metrics, for its GPUs; default is port 8002 of its host.",
+)  # fmt: skip
+@click.option(
+    "--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write all figures there too, a line for each load.",
+)  # fmt: skip
 @server_options
 @output_options
 def bench(
     name: str,
-    batch: int,
-    callers: int,
-    seconds: float,
+    batch: tuple[int, ...] | None,
+    callers: tuple[int, ...] | None,
+    rates: tuple[float, ...] | None,
+    arrivals: Arrivals,
+    seconds: float | None,
+    warmup: float,
+    window: float,
+    windows: int,
+    stability: float,
+    seed: int,
     label: str | None,
+    prompt: str | None,
+    negative_prompt: str | None,
+    denoising: int | None,
+    settings: Settings,
+    source: Path | None,
+    metrics_url: str | None,
+    csv_file: Path | None,
     connection: Connection,
 ) -> None:
-    """Measure images per second and latency of the generator NAME."""
-    if callers < 1 or not seconds > 0:
-        raise InvalidInput(
-            f"{callers} callers for {seconds:g} s measure nothing", "give at least 1 caller, 1 s"
+    """Measure throughput, latency, and where the time goes, of the generator NAME.
+
+    Callers in a closed loop find what a server can give; a rate finds how long users wait who do
+    not wait for each other. Interrupted, it prints what was measured until then.
+    """
+    if callers and rates:
+        raise click.UsageError("give --callers or --rate")
+    named = {"label": label, "prompt": prompt, "negative_prompt": negative_prompt,
+             "steps": denoising}  # fmt: skip
+    given = {key: value for key, value in named.items() if value is not None}
+    conditions: dict[str, Any] = {**settings, **given}
+    common: dict[str, Any] = {
+        **conditions,
+        "timing": Timing(seconds, warmup, window, stability / 100, windows),
+        "seed": seed,
+        "pictures": None if source is None else _pictures(source),
+        "metrics_url": metrics_url,
+    }
+    loads: list[Load] = []
+    kinds: list[tuple[str, Callable[..., Load]]] = [
+        (f"rate {rate:g}/s", partial(open_loop, rate=rate, arrivals=arrivals))
+        for rate in rates or ()
+    ] or [(f"callers {count}", partial(closed_loop, callers=count)) for count in callers or (2,)]
+    measures = [
+        (
+            what if images is None else f"{what}, batch {images}",
+            partial(measure, connection.open, name, batch=images, **common),
         )
-    with progress(None, f"{callers} × batch {batch}"):
-        load = measure(connection, name, batch=batch, callers=callers, seconds=seconds, label=label)
-    emit(
-        asdict(load),
-        lambda: click.echo(
-            f"{load.images_per_second:.1f} images/s from {callers} callers with batch {batch}; "
-            f"a request takes {load.p50_ms:.1f} ms (p95 {load.p95_ms:.1f}, p99 {load.p99_ms:.1f})"
-        ),
-    )
+        for (what, measure), images in itertools.product(kinds, batch or (None,))
+    ]
+
+    def finish() -> None:
+        if csv_file is not None:
+            _load_report.write_csv(csv_file, loads)
+            say(f"all figures are in {csv_file}")
+        report = _load_report.to_dict(connection, loads, conditions)
+        emit(report, partial(_load_report.show, loads))
+
+    try:
+        _sweep(measures, loads)
+    except (KeyboardInterrupt, GalateaError):
+        if loads:
+            finish()
+        raise
+    finish()
+
+
+class _Running:
+    """A load that is measured now, as far as it is known, and what is told of it."""
+
+    def __init__(self, what: str, show: Callable[[str], None]) -> None:
+        self._what, self._show = what, show
+        self.load: Load | None = None
+        show(f"{what} …")
+
+    def __call__(self, load: Load) -> None:
+        """Takes in the newest figures, and tells them after each window."""
+        if load.windows > (0 if self.load is None else self.load.windows):
+            told = f"{load.images_per_second:g} images/s, p95 {load.p95_ms:g} ms"
+            self._show(f"{self._what}, window {load.windows}: {told}")
+        self.load = load
+
+
+def _sweep(measures: Iterable[tuple[str, Callable[..., Load]]], loads: list[Load]) -> None:
+    """Measures one load after the other; when it is interrupted, `loads` has what there is."""
+    with steps() as show:
+        for what, measure in measures:
+            running = _Running(what, show)
+            try:
+                loads.append(measure(report=running))
+            except (KeyboardInterrupt, GalateaError):
+                loads += [running.load] if running.load is not None else []
+                raise
+
+
+def _pictures(source: Path) -> list[Picture]:
+    return list(itertools.islice(pictures.read([source]), PICTURES))
