@@ -190,6 +190,8 @@ def test_a_data_set_of_prompts_holds_the_samples_of_its_rows(
     manifest = datasets.read_manifest(folder)
     assert manifest.classes == {"normal": 3, "effusion": 3}
     assert datasets.verify(folder) == []
+    shown = galatea("dataset", "info", folder).stdout
+    assert "2 × '„Erguss“, left' (label effusion, guidance 4.0)" in shown
     indexes = [json.loads(file.read_text()) for file in sorted((folder / "shards").iterdir())]
     prompts = [prompt for index in indexes for prompt in index["conditions"]["prompt"]]
     assert Counter(prompts) == {row.conditions["prompt"]: row.n for row in ROWS}

@@ -14,7 +14,7 @@ from galatea.cli.generate import batch_size_option, output_option, report, shown
 from galatea.datasets import Manifest, Status
 from galatea.errors import InvalidInput
 
-TOLD = 10  # problems in one message
+TOLD = 10  # problems in one message, prompts in a table
 
 
 @click.group()
@@ -130,6 +130,7 @@ def _facts(status: Status) -> dict[str, object]:
         "samples": status.samples,
         "seed": job.seed,
         "conditions": job.conditions,
+        "prompts": [row.told() for row in job.prompts],
         "format": job.format,
     }
 
@@ -152,6 +153,11 @@ def _print_totals(manifest: Manifest, place: str) -> None:
     )
 
 
+def _told(prompt: str, n: int, **conditions: object) -> str:
+    more = ", ".join(f"{name} {value}" for name, value in conditions.items() if value is not None)
+    return f"{n} × {prompt!r}{f' ({more})' if more else ''}"
+
+
 def _print(status: Status) -> None:
     job, manifest = status.job, status.manifest
     classes = manifest.classes if manifest else {}
@@ -164,6 +170,8 @@ def _print(status: Status) -> None:
             ("licence", job.card.licence),
             ("seeds", f"{job.seed}–{job.seed + job.n - 1}"),
             *((name, str(value)[:200]) for name, value in job.conditions.items()),
+            *(("prompt", _told(**row.told())) for row in job.prompts[:TOLD]),
+            *(("", f"and {more} more prompts") for more in [len(job.prompts) - TOLD] if more > 0),
             ("format", f"{job.format}, {job.shards} shards of {job.shard_size}"),
             ("encoders", ", ".join(f"{name} {v}" for name, v in job.encoders.items())),
             ("images", f"{status.samples} of {job.n}{missing}"),
