@@ -95,12 +95,16 @@ class StyleGAN2(Family):
         )
 
     def example(self, published: bool = False) -> dict[str, Tensor]:
-        width, widths = 16, [16, 16, 12, 8]
         if published:
-            width, widths = 512, [512, 512, 512, 512, 256, 128, 64]
-        synthesis = Synthesis(Shared(width, 3, 4, "const", "lrelu", 256.0), "skip", widths)
-        mapping = MappingNetwork(width, [width] * 2, synthesis.num_ws, (2, width), rate=0.01)
-        return random_state(Generator(mapping, synthesis))
+            return example_of(512, [512, 512, 512, 512, 256, 128, 64])
+        return example_of(16, [16, 16, 12, 8])
+
+
+def example_of(width: int, widths: list[int]) -> dict[str, Tensor]:
+    """Random weights; `width` of z and w, `widths` of the resolutions from 4 × 4 pixels on."""
+    synthesis = Synthesis(Shared(width, 3, 4, "const", "lrelu", 256.0), "skip", widths)
+    mapping = MappingNetwork(width, [width] * 2, synthesis.num_ws, (2, width), rate=0.01)
+    return random_state(Generator(mapping, synthesis))
 
 
 def _synthesis(state: State, options: StyleGAN2Options, path: Path) -> Synthesis:
