@@ -227,9 +227,9 @@ def test_the_gpu_variants_say_what_their_documentation_asks_for(
     assert [group.kind for group in config("cpu").instance_group] == [kind.KIND_CPU]
     caches = set()
     for variant, precision in (("tensorrt", "FP32"), ("tensorrt-fp16", "FP16")):
-        (accelerator,) = config(
-            variant
-        ).optimization.execution_accelerators.gpu_execution_accelerator
+        accelerators = config(variant).optimization.execution_accelerators
+        accelerator, fallback = accelerators.gpu_execution_accelerator
+        assert fallback.name == "cuda"
         parameters = dict(accelerator.parameters)
         assert accelerator.name == "tensorrt"
         assert parameters["precision_mode"] == precision

@@ -81,8 +81,8 @@ def test_a_base_install_has_no_heavy_package(base_install: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *COMMANDS, "repo verify", "repo activate", "dataset info", "dataset verify",
-     "dataset merge", "dataset regenerate"],
+    ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "engine build", "dataset info",
+     "dataset verify", "dataset merge", "dataset regenerate"],
 )  # fmt: skip
 def test_every_help_works_in_a_base_install(base_install: Path, command: str) -> None:
     done = run(base_install, *command.split(), "--help")
@@ -108,6 +108,7 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         (["export", "dcgan_mammo", "x.pt", "--name", "x"], "export"),
         (["import", "00001"], "export"),
         (["serve", "--repository", "."], "serve"),
+        (["tune", "x"], "serve"),
         (["generate", "x", "-n", "1", "-o", "s3://b/x"], "s3"),
         (["generate", "x", "-n", "1", "-o", "x", "--format", "parquet"], "parquet"),
         (["generate", "x", "-n", "1", "-o", "x", "--format", "dicom"], "dicom"),

@@ -8,8 +8,9 @@ A release is a public model with its stages at one version::
     <name>.<stage>/config.pbtxt, configs/<variant>.pbtxt     copies from the active version
     <name>.<stage>/<version>/model.onnx, config.pbtxt, configs/<variant>.pbtxt
 
-Version folders never change once they are there. The files above them are the only ones that do,
-when another version becomes the active one.
+The files of a release never change. Those above the version folders do, when another version
+becomes the active one; and a machine may add variants of its own, see
+:mod:`galatea.local_variants`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from tritonclient.grpc import model_config_pb2
 
 from galatea._files import write_atomically
 from galatea.card import CARD_PARAMETER, ModelCard
+from galatea.engines import misfits
 from galatea.errors import GalateaError, RepositoryError
+from galatea.local_variants import LocalVariant, local_variants, stray_copies
 
 __all__ = ["MANIFEST", "Release", "activate", "find", "releases", "verify"]
 
@@ -106,6 +109,19 @@ class Release:
                 copies["/".join((model, *rest))] = path
         return copies
 
+    def variants(self) -> set[str]:
+        """Names of the variants that the release has itself."""
+        paths = map(Path, self.files)
+        return {path.stem for path in paths if path.parent.name == "configs"}
+
+    def local(self) -> list[LocalVariant]:
+        """Variants that were added to this version.
+
+        Raises:
+            RepositoryError: a manifest of one cannot be read.
+        """
+        return local_variants(self.root, self.name, self.version, self.models)
+
     def _frozen(self, name: str) -> bytes | None:
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
@@ -149,8 +165,12 @@ def find(root: Path, name: str, version: int | None = None) -> Release:
     return chosen[-1]
 
 
-def verify(root: Path, name: str | None = None) -> list[str]:
-    """Checks every release (or those of one name) against its manifest.
+def verify(root: Path, name: str | None = None, variant: str | None = None) -> list[str]:
+    """Checks every release (or those of one name) against its manifest, and what was added to it.
+
+    Args:
+        variant: that shall be served here: engines of other variants need not fit this machine, and
+            those of this one need a GPU. None: where there is a GPU, all must fit it.
 
     Returns:
         One sentence for each thing that is wrong; none when all is well.
@@ -161,7 +181,7 @@ def verify(root: Path, name: str | None = None) -> list[str]:
     chosen = [release for release in releases(root) if name is None or release.name == name]
     if name is not None and not chosen:
         find(root, name)
-    problems = [problem for release in chosen for problem in _check(release)]
+    problems = [problem for release in chosen for problem in _check(release, variant)]
     for public in sorted({release.name for release in chosen}):
         if not any(release.active for release in chosen if release.name == public):
             problems.append(
@@ -174,13 +194,20 @@ def verify(root: Path, name: str | None = None) -> list[str]:
 def activate(release: Release) -> None:
     """Makes a version the one that Triton serves from its next start on.
 
-    Stages come first and the public model last. Interrupted in between, the repository is refused
+    Variants that were added to it are served with it, and those of other versions no longer. Stages
+    come first and the public model last. Interrupted in between, the repository is refused
     by Triton (versions are pinned) and by :func:`verify`; activating again completes it.
 
     Raises:
         OSError: a file cannot be written.
+        RepositoryError: a manifest cannot be read.
     """
-    copies = release.served_copies()
+    local = [copy for added in release.local() for copy in added.copies().items()]
+    copies = {**release.served_copies(), **dict(local)}
+    for other in releases(release.root):
+        if other.name == release.name:
+            for path in {path for added in other.local() for path in added.copies()} - {*copies}:
+                (release.root / path).unlink(missing_ok=True)
     public = f"{release.name}/"
     for path in sorted(copies, key=lambda path: (path.startswith(public), path)):
         write_atomically(release.root / path, (release.root / copies[path]).read_bytes())
@@ -225,9 +252,10 @@ def _is_inside(file: str, models: tuple[str, ...]) -> bool:
     return len(parts) >= 3 and parts[0] in models and not {"", ".", ".."} & set(parts)
 
 
-def _check(release: Release) -> Iterator[str]:
-    root = release.root
-    for file, (size, sha256) in release.files.items():
+def _check(release: Release, variant: str | None) -> Iterator[str]:
+    root, local = release.root, release.local()
+    added = {file: facts for entry in local for file, facts in entry.files.items()}
+    for file, (size, sha256) in {**added, **release.files}.items():
         path = root / file
         if not path.is_file():
             yield f"{file}: is missing"
@@ -235,15 +263,23 @@ def _check(release: Release) -> Iterator[str]:
             yield f"{file}: has {path.stat().st_size} bytes, the manifest says {size}"
         elif sha256_of(path) != sha256:
             yield f"{file}: was changed after the release"
-    known = {*release.files, f"{release.name}/{release.version}/{MANIFEST}"}
+    manifest = f"{release.name}/{release.version}/{MANIFEST}"
+    known = {*release.files, manifest, *added, *(entry.manifest for entry in local)}
     for model in release.models:
         folder = root / model / str(release.version)
         for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
             file = path.relative_to(root).as_posix()
             if path.is_file() and file not in known:
                 yield f"{file}: is not in the manifest"
+    for entry in local:
+        yield from misfits(entry, to_be_served=variant)
     if release.active:
-        for copy, source in release.served_copies().items():
+        copies = release.served_copies()
+        for entry in local:
+            copies |= entry.copies()
+        for file in stray_copies(root, release.models, {*copies}):
+            yield f"{file}: belongs to no variant of version {release.version}, which is active"
+        for copy, source in copies.items():
             path, frozen = root / copy, root / source
             if not path.is_file():
                 yield f"{copy}: is missing"

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 @click.option("--metrics-port", default=8002, show_default=True, help="0 takes a free one.")
 @click.option(
     "--model-config", metavar="VARIANT",
-    help="Variant of the models' configurations: cpu, cuda, cuda-fp16, tensorrt, tensorrt-fp16.",
+    help="Variant of the models' configurations: cpu, cuda, cuda-fp16, tensorrt, tensorrt-fp16, "
+    "or one that galatea tune or galatea engine build has added.",
 )  # fmt: skip
 @click.option(
     "--exit-timeout", default=30, show_default=True,
@@ -114,7 +115,7 @@ def serve(
         from galatea_server.server import EmbeddedServer
 
         if verify and repository.is_dir():
-            _verify(repository)
+            _verify(repository, model_config)
         with tempfile.TemporaryFile() as log:
             server = EmbeddedServer(
                 repository,
@@ -192,7 +193,7 @@ def _container(
         repository,
         image or f"{name}:{version('galatea')}",
         options=options,
-        shm_bytes=shared_memory(repository),
+        shm_bytes=shared_memory(repository, options["model-config"]),
         gpus=gpus,
         engines=cache_folder() / "engines" if tensorrt else None,
         exit_timeout=exit_timeout,
@@ -229,10 +230,10 @@ def _run(server: EmbeddedServer | ContainerServer) -> int:
         server.stop()
 
 
-def _verify(repository: Path) -> None:
+def _verify(repository: Path, variant: str | None) -> None:
     from galatea.repository import verify
 
-    problems = verify(repository)
+    problems = verify(repository, variant=variant or "")
     if problems:
         more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
         raise RepositoryError(

@@ -24,19 +24,25 @@ _BYTES = {
 }  # fmt: skip
 
 
-def shared_memory(repository: Path) -> int:
+def shared_memory(repository: Path, variant: str | None = None) -> int:
     """Bytes of /dev/shm that serving a repository with the Python backend takes at most.
 
     Each instance passes its inputs and outputs through memory of its own, which grows to the
     largest batch and never shrinks. Twice that is needed while it grows; when there is no room,
     requests fail although the server is ready.
 
+    Args:
+        variant: named configuration that is served where a model has it.
+
     Raises:
         RepositoryError: there is no such folder, or a configuration cannot be read.
     """
     if not repository.is_dir():
         raise RepositoryError(f"{repository}: no such folder", "name a model repository")
-    needed = sum(_instances_need(_read(path)) for path in repository.glob("*/config.pbtxt"))
+    needed = 0
+    for path in repository.glob("*/config.pbtxt"):
+        chosen = path.parent / "configs" / f"{variant}.pbtxt"
+        needed += _instances_need(_read(chosen if chosen.is_file() else path))
     return max(LEAST_SHARED_MEMORY, needed)
 
 

@@ -40,6 +40,8 @@ COMMANDS = {
     "export": "galatea_exporter.cli:export",
     "repo": "galatea.cli.repo:repo",
     "serve": "galatea_server.cli:serve",
+    "tune": "galatea_server.tuning.cli:tune",
+    "engine": "galatea_server.engines.cli:engine",
     "doctor": "galatea_server.cli:doctor",
     "deploy": "galatea_server.deploy.cli:deploy",
     "config": "galatea.cli.config:config",

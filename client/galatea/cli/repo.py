@@ -9,7 +9,7 @@ import click
 from galatea.cli._complete import complete_release
 from galatea.cli._output import emit, output_options, table
 from galatea.cli.discover import print_card
-from galatea.errors import MachineError, RepositoryError
+from galatea.errors import InvalidInput, MachineError, RepositoryError
 
 repository_option = click.option(
     "--repository", type=click.Path(path_type=Path), default=Path("model_repository"),
@@ -35,6 +35,7 @@ def ls(repository: Path) -> None:
             "name": release.name,
             "version": release.version,
             "active": release.active,
+            "local": [added.variant for added in release.local()],
             "family": card.family,
             "task": card.task,
             "bytes": release.size,
@@ -44,10 +45,10 @@ def ls(repository: Path) -> None:
 
     def human() -> None:
         table(
-            ("NAME", "VERSION", "ACTIVE", "FAMILY", "TASK", "MB"),
+            ("NAME", "VERSION", "ACTIVE", "FAMILY", "TASK", "MB", "LOCAL"),
             (
                 (r.name, r.version, "yes" if r.active else "", c.family, c.task,
-                 f"{r.size / 1e6:.1f}")
+                 f"{r.size / 1e6:.1f}", ", ".join(added.variant for added in r.local()))
                 for r, c in found
             ),
         )  # fmt: skip
@@ -73,7 +74,11 @@ def show(name: str, version: int | None, repository: Path) -> None:
 @repository_option
 @output_options
 def verify(name: str | None, repository: Path) -> None:
-    """Compare every file with its manifest; exit code 5 if anything differs."""
+    """Compare every file with its manifest; exit code 5 if anything differs.
+
+    Variants that this machine has added are compared with theirs, and TensorRT engines with the
+    GPU, where there is one.
+    """
     from galatea.repository import releases
     from galatea.repository import verify as check
 
@@ -87,6 +92,31 @@ def verify(name: str | None, repository: Path) -> None:
     emit(
         {"repository": str(repository), "releases": count, "problems": []},
         lambda: click.echo(f"{repository}: {count} releases, all files as released"),
+    )
+
+
+@repo.command()
+@click.argument("name", shell_complete=complete_release)
+@click.argument("variant")
+@click.option("--version", type=int, help="Default is the active one.")
+@repository_option
+@output_options
+def forget(name: str, variant: str, version: int | None, repository: Path) -> None:
+    """Remove VARIANT, which tune or engine build has added to NAME."""
+    from galatea.local_variants import remove
+    from galatea.repository import find
+
+    release = find(repository, name, version)
+    added = {entry.variant: entry for entry in release.local()}
+    if variant not in added:
+        raise InvalidInput(
+            f"{name} version {release.version} has no local variant {variant!r}",
+            f"it has: {', '.join(added) or 'none'}",
+        )
+    remove(added[variant], active=release.active)
+    emit(
+        {"name": name, "version": release.version, "removed": variant},
+        lambda: click.echo(f"{name} version {release.version}: {variant} is removed"),
     )
 
 

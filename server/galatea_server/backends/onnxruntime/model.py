@@ -2,8 +2,10 @@
 
 Triton starts one process for each model instance and calls the class below. The same keys of
 ``config.pbtxt`` are honoured: instance kind and count, ``intra_op_thread_count``,
-``inter_op_thread_count``, ``execution_mode``, ``optimization.graph.level`` and the GPU execution
-accelerators ``cuda`` and ``tensorrt``. This file stands alone: it imports nothing of galatea.
+``inter_op_thread_count``, ``execution_mode``, ``optimization.graph.level``, the GPU execution
+accelerators ``cuda`` and ``tensorrt``, and ``cudnn_conv_algo_search``, ``arena_extend_strategy``,
+``gpu_mem_limit`` and ``do_copy_in_default_stream``. This file stands alone: it imports nothing of
+galatea.
 """
 
 import json
@@ -37,6 +39,15 @@ GRAPH_LEVEL = {
     0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+# Options of the CUDA provider that are parameters of the model, as Triton's C++ backend wants them,
+# and the names of their numbers. Others are keys of the accelerator "cuda", handed on as they are.
+CUDA_PARAMETERS: dict[str, dict[str, str]] = {
+    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
+    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
+    "gpu_mem_limit": {},
+    "do_copy_in_default_stream": {},
 }
 
 # Keys of the accelerator "tensorrt" that have another name as options of the execution provider;
@@ -220,11 +231,26 @@ def _providers(config: dict[str, Any], args: dict[str, str]) -> list[tuple[str, 
         .get("gpu_execution_accelerator", [])
     )
     by_name = {entry["name"]: entry.get("parameters", {}) for entry in accelerators}
-    providers = [("CUDAExecutionProvider", {"device_id": device, **by_name.get("cuda", {})}), cpu]
+    cuda = {"device_id": device, **by_name.get("cuda", {}), **_cuda(config.get("parameters", {}))}
+    providers = [("CUDAExecutionProvider", cuda), cpu]
     if "tensorrt" in by_name:
         options = {"device_id": device, **_tensorrt(by_name["tensorrt"])}
         providers.insert(0, ("TensorrtExecutionProvider", options))
     return providers
+
+
+def _cuda(parameters: dict[str, dict[str, str]]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for key, names in CUDA_PARAMETERS.items():
+        if key not in parameters:
+            continue
+        value = parameters[key]["string_value"]
+        if names and value not in names:
+            raise pb_utils.TritonModelException(
+                f"{key} {value!r} is none of {', '.join(f'{k} ({v})' for k, v in names.items())}"
+            )
+        options[key] = names.get(value, value)
+    return options
 
 
 def _tensorrt(parameters: dict[str, str]) -> dict[str, str]:
