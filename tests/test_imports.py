@@ -25,6 +25,7 @@ HEAVY = (
     "opentelemetry",
     "prometheus_client",
     "docker",
+    "matplotlib",
     "galatea_exporter",
 )
 
@@ -81,7 +82,8 @@ def test_a_base_install_has_no_heavy_package(base_install: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "engine build", "dataset info",
+    ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "engine build",
+     "evaluate run", "evaluate compare", "extractor import", "extractor list", "dataset info",
      "dataset verify", "dataset merge", "dataset regenerate"],
 )  # fmt: skip
 def test_every_help_works_in_a_base_install(base_install: Path, command: str) -> None:
@@ -109,6 +111,11 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         (["import", "00001"], "export"),
         (["serve", "--repository", "."], "serve"),
         (["tune", "x"], "serve"),
+        (["extractor", "list"], "export"),
+        (
+            ["evaluate", "run", "x", "--real", ".", "--extractor", "x", "--intensity", "minmax"],
+            "eval",
+        ),
         (["generate", "x", "-n", "1", "-o", "s3://b/x"], "s3"),
         (["generate", "x", "-n", "1", "-o", "x", "--format", "parquet"], "parquet"),
         (["generate", "x", "-n", "1", "-o", "x", "--format", "dicom"], "dicom"),

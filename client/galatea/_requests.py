@@ -208,6 +208,11 @@ def samplings(
         InvalidInput: at the call: an argument that the card does not allow.
     """
     card = served.card
+    if card.task == "extractor":
+        raise InvalidInput(
+            f"{card.name} makes features of images, and no images",
+            "name a generator: galatea models; extractors are for: galatea evaluate run",
+        )
     if card.source_picture is not None:
         raise InvalidInput(
             f"{card.name} makes pictures from pictures",

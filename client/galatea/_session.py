@@ -96,7 +96,8 @@ class Session:
         index = self._pool.first(Endpoint.index)
         ready = {name for name, _, state, _ in index if state == "READY"}
         served = [self.read(name) for name in sorted(ready)]
-        return [entry.card for entry in served if entry is not None]
+        cards = [entry.card for entry in served if entry is not None]
+        return [card for card in cards if card.task != "extractor"]
 
     def sample(
         self, name: str, n: int | None = None, *, seed: int | None = None, labels: Any = None,

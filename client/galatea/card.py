@@ -30,7 +30,9 @@ SCHEMA = 1
 
 T = TypeVar("T")
 
-Task = Literal["unconditional", "class-conditional", "image-to-image", "text-to-image"]
+Task = Literal[
+    "unconditional", "class-conditional", "image-to-image", "text-to-image", "extractor"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

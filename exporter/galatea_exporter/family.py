@@ -176,11 +176,7 @@ class Family(ABC):
 
     def _look_elsewhere(self, checkpoint: Checkpoint, otherwise: str) -> str:
         """Which other families a checkpoint looks like, as a next step."""
-        fitting = []
-        for family in families().values():
-            with suppress(ExportError):
-                state, _ = family.state(checkpoint, family.options())
-                fitting += [family.name] if family.recognises(state) else []
+        fitting = recognising(checkpoint)
         if self.name in fitting or not fitting:
             return otherwise
         return f"it looks like: {', '.join(fitting)}"
@@ -203,6 +199,16 @@ def families() -> dict[str, Family]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return dict(sorted(_families.items()))
+
+
+def recognising(checkpoint: Checkpoint) -> list[str]:
+    """Names of the families that a checkpoint looks like."""
+    fitting = []
+    for family in families().values():
+        with suppress(ExportError):
+            state, _ = family.state(checkpoint, family.options())
+            fitting += [family.name] if family.recognises(state) else []
+    return fitting
 
 
 def random_weights(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
