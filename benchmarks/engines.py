@@ -7,6 +7,7 @@ An engine opens one stage and gives a function from input arrays to output array
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,7 +28,6 @@ from galatea.repository import Release
 from galatea_exporter.checkpoint import read_checkpoint
 from galatea_exporter.family import Family
 from galatea_exporter.graph import example_inputs
-from galatea_exporter.half import in_half
 from galatea_exporter.stages import Axis, Stage
 
 EAGER, COMPILED = "eager PyTorch", "torch.compile"
@@ -112,12 +112,12 @@ def in_torch(device: str = "cpu", *, half: bool = False, compiled: bool = False)
 
     Args:
         device: where it computes.
-        half: weights and sums in float16, as the exporter makes them, channels last.
+        half: weights and sums in float16, channels last.
         compiled: by ``torch.compile``; on CUDA with CUDA graphs.
     """
 
     def engine(stage: Stage, graph: Path) -> Run:
-        module = (in_half(stage) if half else stage).module.to(device)
+        module = (Half(stage) if half else stage.module).to(device)
         if half:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's overloads leave it out
         call: Any = module
@@ -134,6 +134,25 @@ def in_torch(device: str = "cpu", *, half: bool = False, compiled: bool = False)
         return run
 
     return engine
+
+
+class Half(nn.Module):
+    """A copy of a stage's module in float16 between its inputs and outputs."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(stage.module).half()
+        # Float16 does not tell one late timestep from the next.
+        self._cast = [spec.dtype == "float32" and spec.name != "t" for spec in stage.inputs]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given = [
+            tensor.to(torch.float16) if cast else tensor
+            for tensor, cast in zip(inputs, self._cast, strict=True)
+        ]
+        made = self.module(*given)
+        made = made if isinstance(made, tuple) else (made,)
+        return tuple(one.float() if one.is_floating_point() else one for one in made)
 
 
 def in_onnxruntime(

@@ -41,8 +41,8 @@ def test_the_files_are_python_in_the_house_style(
     assert "title" in card.read_text()
     for file in (family, golden):
         compile(file.read_text(), file, "exec")
-    config = ROOT / "pyproject.toml"
-    style = [sys.executable, "-m", "ruff", "format", "--check", "--config", config, family]
+    config = str(ROOT / "pyproject.toml")
+    style = [sys.executable, "-m", "ruff", "format", "--check", "--config", config, str(family)]
     assert subprocess.run(style, check=False, capture_output=True).returncode == 0
 
     with pytest.raises(MachineError, match="there already"):

@@ -127,8 +127,9 @@ class Metric:
 class Parity:
     """PyTorch against ONNX Runtime, over all batch sizes tried.
 
-    ``max_abs`` is the most in units of the network's output, ``max_levels`` in uint8 levels, and
-    ``share_differing`` the share of uint8 values that differ at all.
+    ``max_abs`` is the most in units of the network's output, ``max_levels`` in uint8 levels,
+    ``share_differing`` the share of uint8 values that differ at all, and ``psnr``, where it was
+    measured, the images' peak signal-to-noise ratio in dB.
     """
 
     max_abs: float
@@ -138,12 +139,14 @@ class Parity:
     batches: tuple[int, ...]
     runtime: str
     tolerance_reason: str = ""
+    psnr: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """Everything a user or a client needs to know about one version of a served generator.
 
+    ``intended_use`` says what it may be used for, ``limitations`` what it is known to do badly.
     ``generates`` and ``tags`` are words that a search finds; ``year`` is that of publication, and
     ``catalogue_id`` the entry of the catalogue that the model was imported by. ``parity`` is of the
     graphs one by one, ``parity_sampling`` of some steps of a diffusion model from noise to image,
@@ -158,6 +161,8 @@ class ModelCard:
     outputs: tuple[Output, ...]
     title: str = ""
     description: str = ""
+    intended_use: str = ""
+    limitations: str = ""
     modality: str = ""
     organ: str = ""
     generates: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from galatea_exporter.stages import Axis, Sampling, Stage, StagedGenerator, Tens
 
 SEED_INPUT = Input("seed", "INT64", "one seed, one image; any 64-bit integer")
 BATCH_PIXELS = 2**23  # 8 images of 1024 × 1024: wide layers take gigabytes at that size
+DIFFUSION_PIXELS = 2**20  # 4 of 512 × 512, whose attention and decoder take gigabytes a row
 MAX_GUIDANCE = 50.0  # far beyond what any model was tuned for
 
 
@@ -260,7 +261,7 @@ def by_diffusion(
             "" if text is None else text.tokenizer,
         ),
         ignored=ignored,
-        max_batch=min(16, max(1, BATCH_PIXELS // prod(size))),
+        max_batch=min(16, max(1, DIFFUSION_PIXELS // prod(size))),
         tolerance=tolerance,
         tolerance_reason=tolerance_reason,
     )

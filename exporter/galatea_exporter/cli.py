@@ -1,4 +1,4 @@
-"""``galatea families`` and ``galatea export``."""
+"""``galatea families``, ``galatea export`` and ``galatea new-family``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def families() -> None:
 @click.option("--max-batch", type=int, help="Largest batch; default the family's.")
 @click.option(
     "--fp16", is_flag=True,
-    help="Also make the heavy graph of a diffusion model in float16, for the variant cuda-fp16.",
+    help="Also make graphs in float16 of what makes images, for the variant cuda-fp16.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @output_options
@@ -102,6 +102,28 @@ def export(
     report(done, repository, dry_run=dry_run)
 
 
+@click.command(name="new-family")
+@click.argument("name")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--translates", is_flag=True, help="It makes a picture of a picture, not of a seed.")
+@click.option(
+    "--tree", type=click.Path(path_type=Path, file_okay=False), default=Path(),
+    show_default="here", help="galatea's source tree.",
+)  # fmt: skip
+@output_options
+def new_family(name: str, checkpoint: Path, translates: bool, tree: Path) -> None:
+    """Begin a family NAME for a CHECKPOINT that none of galatea's families reads.
+
+    The checkpoint is only read; nothing in it is executed.
+    """
+    with needs_extra("export"):
+        from galatea_exporter.scaffold import scaffold
+
+    written = scaffold(name, checkpoint, tree, translates=translates)
+    emit([str(path) for path in written], lambda: click.echo("\n".join(map(str, written))))
+    say("next: fill in what says TODO, see docs/contributing.md")
+
+
 def report(done: Exported, repository: Path, *, dry_run: bool) -> None:
     """Prints what an export did."""
     name = done.card.name
@@ -124,6 +146,12 @@ def report(done: Exported, repository: Path, *, dry_run: bool) -> None:
             f"parity with PyTorch: {parity.max_abs:.2g} in float (allowed {parity.tolerance:.0e}), "
             f"{parity.max_levels} uint8 levels on {parity.share_differing:.2%} of values"
         )
+        if (half := done.card.parity_fp16) is not None:
+            click.echo(
+                f"in float16: {half.max_abs:.2g} in float (allowed {half.tolerance:.0e}), "
+                f"{half.max_levels} uint8 levels on {half.share_differing:.2%} of values"
+                + ("" if half.psnr is None else f", PSNR {half.psnr:g} dB")
+            )
         if done.ignored:
             say(f"ignored in the checkpoint: {summary(done.ignored)}")
         if not dry_run:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 from galatea.card import Parity
-from galatea_exporter import half
+from galatea_exporter.float16 import in_half, rehearsal
+from galatea_exporter.float16_parity import SEEDS, compare_half, tolerance_of
 from galatea_exporter.graph import (
     export_stage,
     open_session,
     serialise,
+    stored,
     weights_of,
     without_probes,
 )
@@ -27,7 +29,7 @@ from galatea_exporter.stages import Stage, StagedGenerator
 __all__ = ["GRAPH", "GRAPH_FP16", "Compiled", "compile_stages"]
 
 GRAPH, GRAPH_FP16 = "model.onnx", "model.fp16.onnx"
-FEW = 2  # largest batch of comparisons in float16, which the CPU computes slowly
+REHEARSAL = "rehearsal.onnx"
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,30 @@ def compile_stages(
 
     Args:
         max_batch: the largest batch to compare.
-        fp16: also make graphs in float16 of the stages that are worth it.
+        fp16: also make graphs in float16 of the stages that make images or are called once a step.
         scratch: a folder for weights that are too large for a graph.
 
     Raises:
-        ExportError: a stage cannot be exported, or is too far from PyTorch.
+        ExportError: a stage cannot be exported, or is too far from PyTorch, in float16 too where
+            that is asked for.
     """
     files: dict[str, dict[str, Content]] = {}
     sessions: dict[str, Any] = {}
     batches = tuple(sorted({batch for batch in (1, 2, 3, max_batch) if batch <= max_batch}))
-    total, sampled = Difference(), None
+    total, sampled, halved = Difference(), None, None
+    models = {}
     for stage in generator.stages:
         progress(f"exporting stage {stage.name} to ONNX")
-        files[stage.name], session = _compiled(stage, scratch / stage.name / GRAPH)
+        path = scratch / stage.name / GRAPH
+        path.parent.mkdir()
+        model = export_stage(stage, path)
+        files[stage.name], session = _released(model, stage, path)
         told = ", ".join(map(str, batches))
         progress(f"comparing stage {stage.name} with PyTorch at batch {told}")
         total += compare(stage, session, batches, generator.tolerance)
         sessions[stage.name] = session
+        if fp16 and stage.halved:
+            models[stage] = model
     if generator.sampling is not None:
         progress(f"comparing {STEPS} steps of sampling with PyTorch")
         sampled = _parity(
@@ -92,29 +101,61 @@ def compile_stages(
         )  # fmt: skip
     parity = _parity(total, batches, generator.tolerance, generator.tolerance_reason)
     sessions.clear()
-    halves = [stage for stage in generator.stages if stage.half and fp16]
-    few = tuple(batch for batch in batches if batch <= FEW)
-    apart = Difference()
-    for stage in halves:
-        progress(f"exporting stage {stage.name} in float16")
-        made, session = _compiled(half.in_half(stage), scratch / stage.name / GRAPH_FP16)
-        progress(f"comparing stage {stage.name} in float16 with PyTorch")
-        apart += compare(stage, session, few, half.TOLERANCE)
-        files[stage.name] |= made
-    parity_fp16 = _parity(apart, few, half.TOLERANCE, "float16") if halves else None
-    return Compiled(files, parity, sampled, parity_fp16)
+    if models:
+        # A step of diffusion takes gigabytes for a row.
+        seeds = 1 if generator.sampling else min(SEEDS, max_batch)
+        made, halved = _in_half(generator, models, seeds, scratch, progress)
+        for name, further in made.items():
+            files[name] |= further
+    return Compiled(files, parity, sampled, halved)
 
 
-def _compiled(stage: Stage, path: Path) -> tuple[dict[str, Content], Any]:
+def _released(model: Any, stage: Stage, path: Path) -> tuple[dict[str, Content], Any]:
     """The files of a graph, and a session of the graph with its probes."""
-    path.parent.mkdir(exist_ok=True)
-    model = export_stage(stage, path)
     session = open_session(serialise(model), path)
     files: dict[str, Content] = {path.name: serialise(without_probes(model, stage))}
     weights = weights_of(path)
     if weights.exists():
         files[weights.name] = weights
     return files, session
+
+
+def _in_half(
+    generator: StagedGenerator,
+    models: Mapping[Stage, Any],
+    batch: int,
+    scratch: Path,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, dict[str, Content]], Parity | None]:
+    """The files of the graphs in float16, by stage, and how far they are from PyTorch.
+
+    Args:
+        models: the graphs in float32.
+        batch: images that are compared.
+    """
+    files: dict[str, dict[str, Content]] = {}
+    halves: dict[str, Any] = {}
+    sessions: dict[str, Any] = {}
+    for stage, model in models.items():
+        progress(f"converting stage {stage.name} to float16")
+        folder = scratch / stage.name
+        half = in_half(model, folder)
+        if half is not None:
+            path = folder / GRAPH_FP16
+            files[stage.name], sessions[stage.name] = _released(stored(half, path), stage, path)
+            halves[stage.name] = half
+    if not files:
+        return {}, None
+    progress(f"comparing float16 with PyTorch at batch {batch}")
+    apart = compare_half(generator, sessions, 1)
+    for name, half in halves.items():
+        path = scratch / name / REHEARSAL
+        sessions[name] = open_session(serialise(stored(rehearsal(half), path)), path)
+    apart += compare_half(generator, sessions, batch)
+    tolerance = max(tolerance_of(stage, generator.value_range) for stage in models)
+    figures = _parity(apart.values, (batch,), round(tolerance, 4), "float16")
+    psnr = None if apart.psnr is None else round(apart.psnr, 1)
+    return files, replace(figures, psnr=psnr, runtime=f"{figures.runtime}, rounded to float16")
 
 
 def _parity(

@@ -46,6 +46,8 @@ class Facts:
 
     title: str = ""
     description: str = ""
+    intended_use: str = ""
+    limitations: str = ""
     modality: str = ""
     organ: str = ""
     generates: tuple[str, ...] = ()
@@ -118,8 +120,7 @@ def export(
         settings: family options as texts; they win over those in `facts`.
         version: default is the next one, or the newest where it holds the very same bytes.
         max_batch: largest batch of a request; default is the generator's.
-        fp16: also make graphs in float16 of the stages that are worth it, for the variant
-            ``cuda-fp16``.
+        fp16: also make graphs in float16 of what makes images, for the variant ``cuda-fp16``.
         dry_run: do everything but write.
         progress: called with a sentence at each step.
 

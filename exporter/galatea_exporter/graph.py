@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
 import torch
+from onnxscript import ir
 from torch import Tensor, nn
 
 from galatea.errors import ExportError
+from galatea_exporter.passes import PASSES, Pass
 from galatea_exporter.stages import Axis, Stage, TensorSpec
 
 # NVIDIA's 24.10 build has ONNX Runtime 1.19, which refuses IR > 10 and opset > 21.
@@ -26,12 +29,13 @@ LARGEST_WEIGHTS = 2**31 - 2**26  # bytes
 TORCH_DTYPE = {"int64": torch.int64, "float32": torch.float32, "uint8": torch.uint8}
 
 
-def export_stage(stage: Stage, path: Path | None = None) -> Any:
+def export_stage(stage: Stage, path: Path | None = None, passes: Sequence[Pass] = PASSES) -> Any:
     """The ONNX model of a stage, its probes among the outputs.
 
     Args:
         path: the file that it will be. Weights that are too large for it are written beside it,
             as :func:`weights_of` says.
+        passes: what is done to the graph that PyTorch's exporter makes.
 
     Returns:
         onnx.ModelProto, without names or paths of the machine that made it.
@@ -70,15 +74,28 @@ def export_stage(stage: Stage, path: Path | None = None) -> Any:
     finally:
         quiet.setLevel(level)
     assert program is not None
-    weights = (*stage.module.parameters(), *stage.module.buffers())
-    if path is not None and sum(tensor.nbytes for tensor in weights) > LARGEST_WEIGHTS:
-        program.save(path, external_data=True)
-        model = onnx.load(path, load_external_data=False)
-    else:
-        model = onnx.ModelProto.FromString(program.model_proto.SerializeToString())
-    _strip(model)
+    for improve in passes:
+        improve(program.model.graph)
+    model = stored(program.model, path)
     _check(model, stage)
     return model
+
+
+def stored(model: Any, path: Path | None = None) -> Any:
+    """A graph as onnx.ModelProto without names or paths of the machine that made it.
+
+    Args:
+        model: onnxscript.ir.Model.
+        path: see :func:`export_stage`.
+    """
+    weights = (value.const_value for value in model.graph.initializers.values())
+    if path is not None and sum(tensor.nbytes for tensor in weights) > LARGEST_WEIGHTS:
+        ir.save(model, path, external_data=weights_of(path).name)
+        proto = onnx.load(path, load_external_data=False)
+    else:
+        proto = onnx.ModelProto.FromString(ir.serde.serialize_model(model).SerializeToString())
+    _strip(proto)
+    return proto
 
 
 def without_probes(model: Any, stage: Stage) -> Any:
@@ -120,10 +137,12 @@ def open_session(graph: bytes, path: Path | None = None) -> Any:
     Args:
         path: the file that it will be, where its weights are beside it.
     """
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False  # it would keep the most that any batch took
     if path is None or not weights_of(path).exists():
-        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
     path.write_bytes(graph)
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
 
 def example_inputs(stage: Stage, batch: int, seed: int = 0) -> tuple[Tensor, ...]:

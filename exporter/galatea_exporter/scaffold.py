@@ -1,4 +1,4 @@
-"""``galatea new-family``: the beginnings of a family, from the names and shapes of a checkpoint.
+"""The beginnings of a family, from the names and shapes of a checkpoint.
 
 Written are a file of the family, the facts of its card, and a script that makes a golden case with
 upstream's own code. What only a reader of the paper knows is marked with TODO.
@@ -12,15 +12,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import click
 from torch import Tensor
 
-from galatea.cli._output import emit, output_options, say
 from galatea.errors import ExportError, InvalidInput, MachineError
 from galatea_exporter.checkpoint import Checkpoint, read_checkpoint
 from galatea_exporter.family import families, recognising
 
-__all__ = ["new_family", "scaffold"]
+__all__ = ["scaffold"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LISTED = 40  # tensors in the docstring
@@ -138,25 +136,6 @@ np.savez(folder / "expected.npz", image=image.numpy())
 meta = {{"family": "{name}", "upstream": "TODO owner/repository"}}
 (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\\n")
 '''
-
-
-@click.command(name="new-family")
-@click.argument("name")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--translates", is_flag=True, help="It makes a picture of a picture, not of a seed.")
-@click.option(
-    "--tree", type=click.Path(path_type=Path, file_okay=False), default=Path(),
-    show_default="here", help="galatea's source tree.",
-)  # fmt: skip
-@output_options
-def new_family(name: str, checkpoint: Path, translates: bool, tree: Path) -> None:
-    """Begin a family NAME for a CHECKPOINT that none of galatea's families reads.
-
-    The checkpoint is only read; nothing in it is executed.
-    """
-    written = scaffold(name, checkpoint, tree, translates=translates)
-    emit([str(path) for path in written], lambda: click.echo("\n".join(map(str, written))))
-    say("next: fill in what says TODO, see docs/contributing.md")
 
 
 def scaffold(name: str, checkpoint: Path, tree: Path, *, translates: bool) -> list[Path]:

@@ -104,7 +104,7 @@ class Stage:
     Attributes:
         accelerated: worth a GPU.
         batched: requests that wait together are run together; not where an engine makes the batch.
-        half: worth a second graph in float16, for GPUs.
+        half: worth a second graph in float16, for GPUs, as what makes images always is.
     """
 
     name: str
@@ -115,6 +115,12 @@ class Stage:
     accelerated: bool = True
     batched: bool = True
     half: bool = False
+
+    @property
+    def halved(self) -> bool:
+        """Whether a graph in float16 is made of it where one is asked for."""
+        makes_images = any(spec.name == "image" for spec in self.outputs)
+        return self.accelerated and (self.half or makes_images)
 
 
 @dataclass(frozen=True)
