@@ -242,7 +242,7 @@ class Session:
         try:
             yield from steps
         except ModelUnavailable:
-            self._known.pop(name, None)  # another version may be served by now
+            self.forget(name)  # another version may be served by now
             raise
 
     def run(
@@ -309,6 +309,10 @@ class Session:
     def config(self, name: str) -> Any:
         """The ModelConfig protobuf of a generator or a stage."""
         return self._pool.first(lambda endpoint: endpoint.config(name))
+
+    def forget(self, name: str) -> None:
+        """Has the card of a model read anew for the next request."""
+        self._known.pop(name, None)
 
     def measured(self, name: str) -> Measured | None:
         """The figures in the configuration of a generator; None where there are none."""
