@@ -51,8 +51,8 @@ parameters in its network, latents 4×32×32, images 128×128), random weights, 
 guidance {guidance}, so that each image has two rows a step. The rivals run in this process with all
 cores: a loop around ONNX Runtime sessions on the released graphs, and diffusers' own network,
 scheduler and decoder in eager PyTorch, as its pipeline calls them. All make the same images, within
-one uint8 level. galatea's backend computes the two rows of a sample side by side, one a core, where a
-session in the loop gives all cores to one operator after another.
+one uint8 level. galatea's backend computes the two rows of a sample side by side, one a core, where
+a session in the loop gives all cores to one operator after another.
 """
 
 

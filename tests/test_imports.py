@@ -84,7 +84,8 @@ def test_a_base_install_has_no_heavy_package(base_install: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "engine build",
+    ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "repo pull",
+     "engine build",
      "evaluate run", "evaluate compare", "extractor import", "extractor list", "dataset info",
      "dataset verify", "dataset merge", "dataset regenerate"],
 )  # fmt: skip
@@ -117,6 +118,7 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         (["extractor", "list"], "export"),
         (["new-family", "x", "x.pt"], "export"),
         (["ui"], "ui"),
+        (["publish", "x", "--check"], "publish"),
         (
             ["evaluate", "run", "x", "--real", ".", "--extractor", "x", "--intensity", "minmax"],
             "eval",

@@ -84,7 +84,7 @@ def write(release: Release, files: Mapping[str, Content]) -> bool:
                     "leave out --version to release the next one",
                 )
             for path, data in files.items():
-                _put(staging / path, data)
+                put(staging / path, data)
             public = staging / release.name / str(release.version)
             write_atomically(public / MANIFEST, release.to_json())
             _move_in(release, staging)
@@ -97,8 +97,12 @@ def write(release: Release, files: Mapping[str, Content]) -> bool:
     return True
 
 
-def _put(path: Path, content: Content) -> None:
-    """Writes a file of the staging folder to the disk."""
+def put(path: Path, content: Content) -> None:
+    """Writes a new file of a staging folder to the disk.
+
+    Raises:
+        OSError: it cannot be written, or is there.
+    """
     if not isinstance(content, Path):
         write_atomically(path, content)
         return

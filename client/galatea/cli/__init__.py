@@ -43,6 +43,7 @@ COMMANDS = {
     "new-family": "galatea_exporter.cli:new_family",
     "extractor": "galatea_exporter.extractors.cli:extractor",
     "figures": "galatea_exporter.figures:figures",
+    "publish": "galatea_exporter.publishing.cli:publish",
     "repo": "galatea.cli.repo:repo",
     "serve": "galatea_server.cli:serve",
     "tune": "galatea_server.tuning.cli:tune",
@@ -53,6 +54,7 @@ COMMANDS = {
     "demo": "galatea.cli.demo:demo",
     "completion": "galatea.cli.completion:completion",
 }
+MEMBERS = {"repo": {"pull": "galatea_exporter.publishing.cli:pull"}}  # of groups, from elsewhere
 
 
 class LazyGroup(click.Group):
@@ -64,8 +66,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command = _imported(COMMANDS[cmd_name])
+        for name, place in MEMBERS.get(cmd_name, {}).items():
+            assert isinstance(command, click.Group)
+            command.add_command(_imported(place), name)
         _name_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}")
         return command
 
@@ -78,6 +82,12 @@ class LazyGroup(click.Group):
         with report_errors(as_json=as_json), self.make_context("galatea", arguments) as ctx:
             self.invoke(ctx)
         sys.exit(0)
+
+
+def _imported(place: str) -> click.Command:
+    module, _, attribute = place.partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
 
 
 def _name_variables(command: click.Command, prefix: str) -> None:

@@ -70,6 +70,8 @@ def print_card(card: ModelCard) -> None:
         ("name", f"{card.name} version {card.version}"),
         ("title", card.title),
         ("description", card.description),
+        ("intended use", card.intended_use),
+        ("limitations", card.limitations),
         ("family", f"{card.family} ({card.task})"),
         ("modality", card.modality),
         ("organ", card.organ),
