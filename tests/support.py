@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +16,12 @@ ROOT = Path(__file__).parents[1]
 
 # Checkpoints in upstream formats with expected outputs; they are not part of the repository.
 GOLDEN = Path(os.environ.get("GALATEA_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+# Starts galatea so that it hears SIGINT: tests that run in the background hand an ignored one down.
+INTERRUPTIBLE = [
+    sys.executable, "-c",
+    "import signal as s; s.signal(s.SIGINT, s.default_int_handler); import galatea.__main__",
+]  # fmt: skip
 
 
 def served_names() -> list[str]:

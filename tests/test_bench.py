@@ -31,6 +31,7 @@ from galatea_exporter.family import random_weights
 from galatea_exporter.layers.guided_diffusion import UNet
 from galatea_exporter.layers.guided_layout import GuidedOptions, Layout, Level
 from galatea_server.server import EmbeddedServer
+from support import INTERRUPTIBLE
 
 HELD = 8  # samples that the diffusion generator takes at a time
 
@@ -277,9 +278,8 @@ def test_a_load_that_is_none_is_refused(
 
 
 def test_an_interrupted_sweep_prints_what_there_is(phantom: EmbeddedServer) -> None:
-    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); import galatea.__main__"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "bench", "phantom", "--batch", "1", "--callers", "1,2",
+        [*INTERRUPTIBLE, "bench", "phantom", "--batch", "1", "--callers", "1,2",
          "--seconds", "0.5", "--warmup", "2", "--url", phantom.grpc_url],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

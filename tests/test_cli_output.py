@@ -17,7 +17,7 @@ import pytest
 
 from galatea.cli import COMMANDS, main
 from galatea_server.server import EmbeddedServer
-from support import wait_until
+from support import INTERRUPTIBLE, wait_until
 
 COLOUR = "\x1b[3"  # how the code of each of the eight colours begins
 
@@ -137,10 +137,8 @@ def test_every_exit_code_has_its_json(
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupt_ends_with_130(server: EmbeddedServer, tmp_path: Path, as_json: bool) -> None:
-    # Tests that run in the background hand an ignored SIGINT down.
-    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); import galatea.__main__"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "sample", "masses", "-n", "1000000", "-o", tmp_path,
+        [*INTERRUPTIBLE, "sample", "masses", "-n", "1000000", "-o", tmp_path,
          "--url", server.grpc_url, *["--json"] * as_json],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

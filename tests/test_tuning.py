@@ -32,6 +32,7 @@ from galatea_server.tuning.plot import draw
 from galatea_server.tuning.result import Trial, Tuned, frontier
 from galatea_server.tuning.settings import Settings, delays, grid, released
 from galatea_server.tuning.writing import write
+from support import INTERRUPTIBLE
 
 STAGE = "masses.synthesis"
 BETTER = Settings("cpu", 2, 1, 0)
@@ -112,18 +113,10 @@ def test_a_generator_is_tuned_written_and_served(repository: Path) -> None:
 
 
 def test_what_was_measured_is_kept_on_ctrl_c_and_nothing_is_written(repository: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "galatea",
-        "tune",
-        "masses",
-        "--repository",
-        str(repository),
-        "--budget",
-        "30s",
-    ]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    tune = ["tune", "masses", "--repository", str(repository), "--budget", "30s"]
+    running = subprocess.Popen(
+        [*INTERRUPTIBLE, *tune], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert running.stderr is not None
     while "× the baseline" not in running.stderr.readline():
         assert running.poll() is None

@@ -33,6 +33,7 @@ from galatea.ui._view import View
 from galatea_exporter.export import Facts, export
 from galatea_exporter.family import find_family
 from galatea_server.server import EmbeddedServer
+from support import INTERRUPTIBLE
 from ui_pages import add_models, page_of
 
 HTML = {"Accept": "text/html"}
@@ -422,7 +423,7 @@ def test_nearest_training_images_are_those_of_the_report(
 def test_the_command_prints_the_address_and_ends_on_ctrl_c(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "galatea", "ui", "--port", "0", "--url", server.grpc_url]
+    command = [*INTERRUPTIBLE, "ui", "--port", "0", "--url", server.grpc_url]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         lines = [running.stdout.readline() for _ in range(3)]
