@@ -45,6 +45,7 @@ def sha256(path: Path) -> str:
 
 def make_repository(folder: Path) -> Path:
     """``masses``, which makes images of two classes, and the extractors."""
+    torch.manual_seed(0)  # of what random_weights leaves as PyTorch makes it
     root = folder / "models"
     masses = find_family("dcgan_mammo")
     torch.save({masses.containers[0]: masses.example()}, folder / "masses.pt")

@@ -31,6 +31,8 @@ HEAVY = (
     "galatea_exporter",
 )
 
+UTILITY = ["evaluate", "utility", "x", "--real", "."]
+
 
 def python(code: str) -> str:
     done = subprocess.run(
@@ -85,9 +87,8 @@ def test_a_base_install_has_no_heavy_package(base_install: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     ["", *COMMANDS, "repo verify", "repo activate", "repo forget", "repo pull",
-     "engine build",
-     "evaluate run", "evaluate compare", "extractor import", "extractor list", "dataset info",
-     "dataset verify", "dataset merge", "dataset regenerate"],
+     "engine build", "evaluate run", "evaluate compare", "evaluate utility", "extractor import",
+     "extractor list", "dataset info", "dataset verify", "dataset merge", "dataset regenerate"],
 )  # fmt: skip
 def test_every_help_works_in_a_base_install(base_install: Path, command: str) -> None:
     done = run(base_install, *command.split(), "--help")
@@ -116,6 +117,7 @@ def test_every_module_of_the_client_imports_in_a_base_install(base_install: Path
         (["serve", "--repository", "."], "serve"),
         (["tune", "x"], "serve"),
         (["extractor", "list"], "export"),
+        ([*UTILITY, "--task", "classify", "--intensity", "levels"], "utility"),
         (["new-family", "x", "x.pt"], "export"),
         (["ui"], "ui"),
         (["publish", "x", "--check"], "publish"),

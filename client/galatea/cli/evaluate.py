@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from galatea.cli._evaluating import RULES, path_type, typed
 from galatea.cli._options import (
     Connection,
     Settings,
@@ -21,20 +20,20 @@ from galatea.cli._options import (
     settings_option,
 )
 from galatea.cli._output import emit, output_options, progress, table
+from galatea.cli._utility import utility
 from galatea.extras import needs_extra
 
 if TYPE_CHECKING:
     from galatea.client import Client
     from galatea.evaluation import Report, Row, Source
 
-RULES = "levels, display, minmax, percentile:LOW:HIGH or window:LOW:HIGH"
-
-path_type = click.Path(path_type=Path)
-
 
 @click.group()
 def evaluate() -> None:
     """Compare synthetic images with real ones, and reports with each other."""
+
+
+evaluate.add_command(utility)
 
 
 @evaluate.command()
@@ -132,7 +131,7 @@ def run(
             repeats=repeats,
             seed=seed,
             cache=Cache(None if no_cache else cache or default_cache()),
-            command=_command(),
+            command=typed(),
             progress=show,
         )
         show("writing the report", 0)
@@ -177,11 +176,6 @@ def _synthetic(
     if "/" in place or place in (".", ".."):
         return open_source(place, axis)
     return Served(client, place, n, seed, **conditions)
-
-
-def _command() -> str:
-    """What was typed."""
-    return shlex.join(["galatea", *sys.argv[1:]])
 
 
 def _print(rows: Sequence[tuple[Report, Row]]) -> None:
