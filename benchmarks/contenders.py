@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from google.protobuf import text_format
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from tritonclient.grpc import model_config_pb2 as pb
 
 from galatea import Client
+from galatea._pbtxt import read_config
 from galatea.card import ModelCard
 from galatea_exporter.checkpoint import read_checkpoint
 from galatea_exporter.export import Facts, export
@@ -150,7 +149,7 @@ class Service:
 def service(subject: Subject, stage: str) -> Service:
     """From ``config.pbtxt``; without ``intra_op_thread_count`` an instance takes every core."""
     path = subject.repository / f"{subject.card.name}.{stage}" / "config.pbtxt"
-    config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
+    config = read_config(path)
     instances = sum(group.count for group in config.instance_group)
     threads = int(config.parameters["intra_op_thread_count"].string_value or 0)
     return Service(instances, threads or CORES)

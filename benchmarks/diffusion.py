@@ -33,7 +33,7 @@ from galatea_exporter.export import export
 from galatea_exporter.families.stable_diffusion import SMALL
 from galatea_server.server import EmbeddedServer
 from measure import Contender, Spread, interleave, machine, note, ratios, table, versions
-from report import write_section
+from report import deliver
 
 TITLE = "Diffusion"
 PACKAGES = ("galatea", "torch", "diffusers", "onnxruntime", "nvidia-pytriton", "numpy")
@@ -279,10 +279,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         text = measure(Path(folder), QUICK if arguments.quick else Plan())
-    if arguments.write:
-        write_section(arguments.write, TITLE, text)
-    else:
-        print(text)
+    deliver(arguments.write, TITLE, text)
 
 
 if __name__ == "__main__":

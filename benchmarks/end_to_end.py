@@ -140,10 +140,7 @@ def main() -> None:
         lines.append(f"\nThe demo model was not measured: {missing} has no checkpoint.")
     lines.append(f"\n## Start, import and size\n\n{report.costs_table(paid)}")
     lines.append(f"\n## Requirements\n\n{report.requirements_table(results, paid)}")
-    if chosen.write is not None:
-        report.write_section(chosen.write, TITLE, "\n".join(lines))
-    else:
-        print(f"# {TITLE}\n\n" + "\n".join(lines))
+    report.deliver(chosen.write, TITLE, "\n".join(lines))
     if chosen.json is not None:
         raw = {
             "place": place,

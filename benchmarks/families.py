@@ -61,7 +61,7 @@ from measure import (
     table,
     versions,
 )
-from report import write_section
+from report import deliver
 
 BATCHES = (1, 8, 32)
 MANY = 32  # images a request in the bar
@@ -369,10 +369,7 @@ def main() -> None:
             else:
                 results.append(json.loads(kept.read_text("utf-8")))
         text = report(results, plan)
-        if chosen.write:
-            write_section(chosen.write, TITLE, text)
-        else:
-            print(f"# {TITLE}\n\n{text}")
+        deliver(chosen.write, TITLE, text)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from galatea.datasets import FORMATS
 from galatea_exporter.export import Facts, export
 from galatea_server.server import EmbeddedServer
 from measure import machine, note, table, versions
-from report import write_section
+from report import deliver
 
 TITLE = "Data sets"
 PHANTOM = Path(__file__).parents[1] / "examples" / "phantom"
@@ -125,10 +125,7 @@ def main() -> None:
         with EmbeddedServer(models) as server:
             runs = list(measure(server.grpc_url, chosen.quick))
     text = report(runs)
-    if chosen.write:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
 
 
 if __name__ == "__main__":

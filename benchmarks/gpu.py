@@ -49,16 +49,15 @@ from galatea_exporter.export import Exported, export
 from galatea_exporter.families import stylegan2
 from galatea_exporter.family import find_family
 from galatea_server.server import EmbeddedServer
-from measure import Contender, Round, Spread, interleave, machine, note, ratios, table, versions
-from report import write_section
+from gpu_report import Ceiling, Result, bars, throughput_table
+from measure import Contender, interleave, machine, note, versions
+from report import deliver
 
 TITLE = "On a GPU"
 CALLERS = 16
 COMPILED_HALF = "torch.compile, float16, channels last, CUDA graphs"
 SHARED = f"{SERVED}, shared memory"
 CROWD = f"{SERVED}, {CALLERS} callers of 1"
-EAGER_BAR, ENGINE_BAR = 2.0, 0.9
-BARRED = ("DCGAN 128", "StyleGAN2 256")
 
 HOW = """\
 Each generator's accelerated stages with random weights of the published sizes; of the diffusion
@@ -111,25 +110,6 @@ class Plan:
 
 
 QUICK = Plan(rounds=1, seconds=0.2, batches=(1, 2), published=False)
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """What the device was measured to do: FLOP/s by precision, and bytes/s of a copy."""
-
-    flops: Mapping[str, float]
-    bytes: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One contender at one batch."""
-
-    case: str
-    batch: int
-    contender: str
-    rounds: list[Round]
-    milliseconds: tuple[float, float, float]  # p50, p95, p99 of a request
 
 
 def ceiling(device: str) -> Ceiling:
@@ -204,8 +184,9 @@ class Measured:
                 self._open(name, lambda engine=engine: chained(self.subject, engine))  # type: ignore[misc] # mypy cannot infer a default's type
         variants = ("cuda", "cuda-fp16") if device.startswith("cuda") else (None,)
         for variant in variants:
-            with self.costing(f"{SERVED} {variant or ''}".strip(), device):
-                self._serve(variant, folder / "models", stack)
+            half = ", float16" if variant == "cuda-fp16" else ""
+            with self.costing(f"{SERVED}{half}", device):
+                self._serve(variant, half, folder / "models", stack)
 
     @property
     def largest(self) -> int:
@@ -238,8 +219,7 @@ class Measured:
         else:
             self.makes[name] = (opened, 1, pids)
 
-    def _serve(self, variant: str | None, repository: Path, stack: ExitStack) -> None:
-        half = ", float16" if variant == "cuda-fp16" else ""
+    def _serve(self, variant: str | None, half: str, repository: Path, stack: ExitStack) -> None:
         try:
             server = stack.enter_context(EmbeddedServer(repository, model_config=variant))
         except GalateaError as error:
@@ -302,53 +282,6 @@ def _timed(make: Make, batch: int, times: list[float]) -> Callable[[int], int]:
     return call
 
 
-def throughput_table(results: list[Result], measured: Measured, peak: Ceiling) -> str:
-    """One case's results."""
-    rows = []
-    for result in results:
-        [eager] = (r for r in results if (r.batch, r.contender) == (result.batch, EAGER))
-        rate = Spread.of(played.rate for played in result.rounds).median
-        share = ratios(result.rounds, eager.rounds, lambda played: played.rate)
-        precision = "float16" if "float16" in result.contender else "float32"
-        memory = measured.memory.get(result.contender)
-        rows.append(
-            (
-                str(result.batch),
-                result.contender,
-                f"{rate:.4g}",
-                f"{share.median:.2f} [{share.low:.2f}–{share.high:.2f}]",
-                *(f"{value:.1f}" for value in result.milliseconds),
-                f"{rate * measured.work.flops / peak.flops[precision]:.0%}",
-                f"{rate * measured.work.bytes / peak.bytes:.0%}",
-                "" if memory is None else f"{memory / 2**20:.0f}",
-            )
-        )
-    heads = ("batch", "contender", "images/s", "× eager", "p50 ms", "p95", "p99", "of FLOP/s",
-             "of bytes/s", "MiB")  # fmt: skip
-    return table(heads, rows, left=(1,))
-
-
-def bars(results: list[Result]) -> str:
-    """What the measurements decide: the largest batch of the cases that have a bar."""
-    rows = []
-    for case in BARRED:
-        mine = [result for result in results if result.case == case]
-        if not mine:
-            continue
-        largest = max(result.batch for result in mine)
-        at = {result.contender: result for result in mine if result.batch == largest}
-        inside = [result for name, result in at.items() if not name.startswith(SERVED)]
-        best = max(inside, key=lambda result: Spread.of(r.rate for r in result.rounds).median)
-        for name, result in at.items():
-            for rival, bar in ((at[EAGER], EAGER_BAR), (best, ENGINE_BAR)):
-                if name.startswith(SERVED):
-                    share = ratios(result.rounds, rival.rounds, lambda played: played.rate)
-                    met = "yes" if share.median >= bar else "**no**"
-                    told = f"{share.median:.2f} [{share.low:.2f}–{share.high:.2f}]"
-                    rows.append((case, name, f"≥ {bar:g} × {rival.contender}", told, met))
-    return table(("case", "contender", "bar", "measured", "met"), rows, left=(0, 1, 2, 3, 4))
-
-
 def place(device: str, peak: Ceiling, plan: Plan) -> str:
     """The machine, the packages and the ceilings."""
     facts = {
@@ -382,7 +315,7 @@ def measure(chosen: argparse.Namespace, plan: Plan) -> str:
             image = "×".join(map(str, measured.done.card.image.shape))
             parts += [
                 f"## {case.title}: {image}, {measured.work.flops / 1e9:.4g} GFLOP an image",
-                throughput_table(mine, measured, peak),
+                throughput_table(mine, measured.work, measured.memory, peak),
                 *(f"Not measured: {name}: {why}." for name, why in measured.missing.items()),
             ]
             del measured
@@ -409,10 +342,7 @@ def main() -> None:
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("PyTorch finds no CUDA device; --device cpu --quick tries the script itself")
     text = measure(chosen, QUICK if chosen.quick else Plan())
-    if chosen.write:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from galatea_exporter.graph import (
 from galatea_exporter.passes import PASSES
 from galatea_exporter.stages import Stage
 from measure import CORES, Contender, Spread, interleave, machine, note, ratios, table, versions
-from report import write_section
+from report import deliver
 
 BATCH = 4
 LARGEST = 256  # pixels of a free axis: a picture of the published size would take minutes
@@ -212,10 +212,7 @@ def main() -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         results[name] = json.loads(done.stdout)
     text = report(results, plan)
-    if chosen.write:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from galatea_exporter.export import export
 from galatea_server.server import EmbeddedServer
 from measure import Contender, interleave, machine, note, play, versions
 from peer_report import DEFAULT, GALATEA, MEDIGAN, Ready, Result, server_peak
-from report import write_section
+from report import deliver
 
 TITLE = "Against medigan"
 PACKAGES = ("galatea", "onnxruntime", "nvidia-pytriton", "tritonclient", "numpy", "Pillow")
@@ -214,10 +214,7 @@ def main() -> None:
     lines.append(f"\n## Until a caller is ready\n\n{peer_report.ready_table(contestants.ready)}")
     lines.append(f"\n## Requirements\n\n{peer_report.requirements_table(results)}")
     text = "\n".join(lines)
-    if chosen.write is not None:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
     if chosen.json is not None:
         raw = {"place": place, "results": [asdict(result) for result in results]}
         chosen.json.write_text(json.dumps(raw, indent=1) + "\n", "utf-8")

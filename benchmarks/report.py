@@ -67,8 +67,11 @@ class Costs:
     install: Install | None
 
 
-def write_section(path: Path, title: str, text: str) -> None:
-    """Puts a report into a file under its heading; what lies under other headings stays."""
+def deliver(path: Path | None, title: str, text: str) -> None:
+    """Prints a report, or puts it into a file; what lies there under other headings stays."""
+    if path is None:
+        print(f"# {title}\n\n{text}")
+        return
     sections = ("\n" + path.read_text("utf-8") if path.is_file() else "").split("\n# ")[1:]
     kept = {section.partition("\n")[0]: section.partition("\n")[2] for section in sections}
     kept[title] = f"\n{text.strip()}\n"

@@ -16,11 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
-
 from engines import RUNTIME, SERVED, Make, Subject, chained, heavy, in_onnxruntime, through_galatea
 from galatea import Client
+from galatea._pbtxt import config_text, read_config
 from galatea_exporter.export import Exported, export
 from galatea_exporter.family import find_family
 from galatea_server.server import EmbeddedServer
@@ -36,7 +34,7 @@ from measure import (
     table,
     versions,
 )
-from report import write_section
+from report import deliver
 
 TITLE = "Scaling"
 FAMILIES = ("dcgan_mammo", "stylegan2", "pix2pix_unet")
@@ -144,11 +142,11 @@ def configure(subject: Subject, instances: int, threads: int) -> None:
     """Sets both in the configurations that the next server reads."""
     for stage in subject.stages:
         path = subject.graph(stage).parents[1] / "config.pbtxt"
-        config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
+        config = read_config(path)
         for group in config.instance_group:
             group.count = instances
         config.parameters["intra_op_thread_count"].string_value = str(threads)
-        path.write_text(text_format.MessageToString(config), "utf-8")
+        path.write_bytes(config_text(config))
 
 
 def rate(played: Round) -> float:
@@ -198,10 +196,7 @@ def main() -> None:
     ]
     parts = [part for name in chosen.family or FAMILIES for part in report(name, plan)]
     text = "\n\n".join([*head, *parts])
-    if chosen.write:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from galatea_exporter.export import export
 from galatea_exporter.family import register
 from galatea_server.server import EmbeddedServer
 from measure import Contender, Round, Spread, interleave, machine, note, ratios, table, versions
-from report import write_section
+from report import deliver
 from wire_model import BATCH, SHAPE, PassThrough, pictures
 from wire_plain import Make, over_grpc, over_shared_memory
 
@@ -202,10 +202,7 @@ def main() -> None:
     lines += [f"\n{how(results)}", f"\n{throughput_table(results)}"]
     lines.append(f"\n## Requirements\n\n{requirements_table(results)}")
     text = "\n".join(lines)
-    if chosen.write is not None:
-        write_section(chosen.write, TITLE, text)
-    else:
-        print(f"# {TITLE}\n\n{text}")
+    deliver(chosen.write, TITLE, text)
     if chosen.json is not None:
         raw = {name: [asdict(turn) for turn in rounds] for name, rounds in results.items()}
         chosen.json.write_text(

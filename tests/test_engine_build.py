@@ -23,10 +23,10 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from galatea.engines import Engine, Gpu, engines_of, misfit
 from galatea.errors import ExportError
 from galatea.local_variants import LocalVariant
 from galatea.repository import find, verify
+from galatea.tensorrt_engines import Engine, Gpu, engines_of, misfit
 from galatea_exporter.export import export
 from galatea_exporter.family import find_family
 from galatea_server.engines.checking import check, inputs, reference

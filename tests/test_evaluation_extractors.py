@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,19 +100,19 @@ def test_importing_the_same_weights_again_makes_no_new_version(tmp_path: Path) -
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(inception_state(), path)
-    given = {"name": "x", "repository": tmp_path / "models"}
+    given: dict[str, Any] = {"name": "x", "repository": tmp_path / "models"}
     with pytest.raises(ExportError, match=f"has the sha256 {sha256(path)}, not {OTHER}"):
-        import_extractor(path, arch="inception-fid", sha256=OTHER, **given)  # type: ignore[arg-type]
+        import_extractor(path, arch="inception-fid", sha256=OTHER, **given)
     digest = sha256(path)
     with pytest.raises(ExportError, match="no weights of radimagenet-resnet50"):
-        import_extractor(path, arch="radimagenet-resnet50", sha256=digest, **given)  # type: ignore[arg-type]
+        import_extractor(path, arch="radimagenet-resnet50", sha256=digest, **given)
     with pytest.raises(InvalidInput, match="choose one of: inception-fid, radimagenet-resnet50"):
-        import_extractor(path, arch="resnet", sha256=digest, **given)  # type: ignore[arg-type]
+        import_extractor(path, arch="resnet", sha256=digest, **given)
     with pytest.raises(InvalidInput, match="choose one of: tf1, clean"):
-        import_extractor(path, arch="inception-fid", sha256=digest, resize="pil", **given)  # type: ignore[arg-type]
+        import_extractor(path, arch="inception-fid", sha256=digest, resize="pil", **given)
     state = inception_state()
     del state["Mixed_7c.branch_pool.conv.weight"]
     torch.save(state, path)
     with pytest.raises(ExportError, match=r"is missing: Mixed_7c\.branch_pool\.conv\.weight"):
-        import_extractor(path, arch="inception-fid", sha256=sha256(path), **given)  # type: ignore[arg-type]
+        import_extractor(path, arch="inception-fid", sha256=sha256(path), **given)
     assert not (tmp_path / "models").exists()

@@ -22,14 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from galatea._files import write_atomically
+from galatea._pbtxt import read_config
 from galatea.card import CARD_PARAMETER, ModelCard
-from galatea.engines import misfits
 from galatea.errors import GalateaError, RepositoryError
 from galatea.local_variants import LocalVariant, local_variants, stray_copies
+from galatea.tensorrt_engines import misfits
 
 __all__ = ["MANIFEST", "Release", "activate", "find", "releases", "verify"]
 
@@ -78,9 +76,9 @@ class Release:
         """
         path = self.folder / "config.pbtxt"
         try:
-            config = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
+            config = read_config(path)
             return ModelCard.from_json(config.parameters[CARD_PARAMETER].string_value)
-        except (OSError, UnicodeDecodeError, text_format.ParseError, GalateaError) as error:
+        except (OSError, ValueError, GalateaError) as error:
             raise RepositoryError(
                 f"{path}: no model card can be read from it ({error})",
                 f"run: galatea repo verify --repository {self.root}",

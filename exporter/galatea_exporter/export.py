@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import galatea
+from galatea._pbtxt import config_text
 from galatea.card import Metric, ModelCard, from_plain
 from galatea.errors import InvalidInput
 from galatea.repository import Release
@@ -27,7 +28,6 @@ from galatea_exporter.triton_config import (
     ensemble_config,
     sampler_config,
     stage_config,
-    to_text,
 )
 
 __all__ = ["Exported", "Facts", "export"]
@@ -146,14 +146,12 @@ def export(
             generator, max_batch=rows, fp16=fp16, scratch=Path(scratch), progress=progress
         )
         card = _card(name, chosen, options, facts, source, generator, graphs)
-        # Exporting the same thing again is no new version: the newest one is tried first.
-        newest = releasing.newest(repository, name)
-        for number in [version] if version else [newest, newest + 1] if newest else [1]:
-            card = replace(card, version=number)
-            files, models = _files(card, generator, graphs, max_batch, rows)
-            release = releasing.draft(repository, models, number, files)
-            if releasing.is_there(release):
-                break
+
+        def make(number: int) -> tuple[dict[str, Content], tuple[str, ...]]:
+            return _files(replace(card, version=number), generator, graphs, max_batch, rows)
+
+        release, files = releasing.following(repository, name, make, version)
+        card = replace(card, version=release.version)
         written = False
         if not dry_run:
             progress(f"writing {name} version {card.version}")
@@ -161,12 +159,21 @@ def export(
     return Exported(release, card, generator.ignored, written)
 
 
-def _check_arguments(name: str, version: int | None, max_batch: int | None) -> None:
+def check_name(name: str) -> None:
+    """Whether a model may be called so.
+
+    Raises:
+        InvalidInput: it may not.
+    """
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} is no model name",
             "use lower-case letters, digits, '-' and '_', at most 63, starting with no sign",
         )
+
+
+def _check_arguments(name: str, version: int | None, max_batch: int | None) -> None:
+    check_name(name)
     if version is not None and version < 1:
         raise InvalidInput(f"version {version} is no version", "versions start at 1")
     if max_batch is not None and max_batch < 1:
@@ -254,14 +261,14 @@ def _files(
             files |= {f"{folder}/{name}": content for name, content in engine.items()}
     elif not alone:
         models.append(card.name)
-        config = to_text(ensemble_config(card, named, max_batch))
+        config = config_text(ensemble_config(card, named, max_batch))
         files[f"{card.name}/{card.version}/config.pbtxt"] = config
     return files, tuple(models)
 
 
 def _configurations(folder: str, configs: Mapping[str, Any]) -> dict[str, Content]:
     """The configurations of a model's version folder, by variant, and the one by default."""
-    texts = {variant: to_text(config) for variant, config in configs.items()}
+    texts = {variant: config_text(config) for variant, config in configs.items()}
     files: dict[str, Content] = {
         f"{folder}/configs/{variant}.pbtxt": text for variant, text in texts.items()
     }

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
+from galatea._pbtxt import config_text, read_config
 from galatea.card import CARD_PARAMETER, Metric, ModelCard
 from galatea.cli._complete import complete_release
 from galatea.cli._output import emit, output_options, say
@@ -94,7 +92,7 @@ def _files(old: Release, version: int, card: ModelCard) -> Iterable[tuple[str, C
 
 
 def _configuration(path: Path, old: int, version: int, card: ModelCard) -> bytes:
-    config: Any = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
+    config = read_config(path)
     config.version_policy.specific.versions[:] = [version]
     for step in config.ensemble_scheduling.step:
         step.model_version = version
@@ -105,5 +103,4 @@ def _configuration(path: Path, old: int, version: int, card: ModelCard) -> bytes
         for key, value in accelerator.parameters.items():
             before, after = f"{config.name}-{old}-", f"{config.name}-{version}-"
             accelerator.parameters[key] = value.replace(before, after)
-    text: str = text_format.MessageToString(config, as_utf8=True)
-    return text.encode()
+    return config_text(config)

@@ -135,8 +135,12 @@ def _judge_share(total: Difference, tolerance: float, where: str) -> None:
     # Of all batches together: whether a float near a level falls to this or that side of it is
     # chance, and a single small image has too few of them. PyTorch itself does not always give the
     # same bits: they depend on where its tensors happen to lie in memory.
-    most = MAX_SHARE * max(1.0, tolerance / USUAL_TOLERANCE)
-    _bound(where, "share of differing uint8 values", total.share_differing, most)
+    _bound(where, "share of differing uint8 values", total.share_differing, most_share(tolerance))
+
+
+def most_share(tolerance: float) -> float:
+    """The share of uint8 values that may differ where floats may be so far apart."""
+    return MAX_SHARE * max(1.0, tolerance / USUAL_TOLERANCE)
 
 
 def _bound(where: str, what: str, figure: float, bound: float) -> None:

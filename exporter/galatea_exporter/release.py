@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,6 +55,29 @@ def is_there(release: Release) -> bool:
     """Whether the repository holds this very release, to the byte."""
     everything = releases(release.root) if release.root.is_dir() else []
     return any(there == release for there in everything)
+
+
+def following(
+    root: Path,
+    name: str,
+    make: Callable[[int], tuple[dict[str, Content], tuple[str, ...]]],
+    version: int | None = None,
+) -> tuple[Release, dict[str, Content]]:
+    """The release of a model under its next version, with its files.
+
+    Releasing the same thing again is no new version: the newest one is tried first.
+
+    Args:
+        make: from a version to the files and the Triton models, as for :func:`draft`.
+        version: in place of these.
+    """
+    there = newest(root, name)
+    for number in [version] if version else [there, there + 1] if there else [1]:
+        files, models = make(number)
+        release = draft(root, models, number, files)
+        if is_there(release):
+            break
+    return release, files
 
 
 def write(release: Release, files: Mapping[str, Content]) -> bool:

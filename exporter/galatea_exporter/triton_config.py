@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from galatea.card import CARD_PARAMETER, Input, ModelCard, Output
@@ -216,12 +215,6 @@ def sampler_config(
     }  # fmt: skip
     config.parameters["sampler"].string_value = json.dumps(settings, sort_keys=True)
     return config
-
-
-def to_text(config: Any) -> bytes:
-    """``config.pbtxt`` of a configuration; equal bytes for equal configurations."""
-    text: str = text_format.MessageToString(config, as_utf8=True)
-    return text.encode()
 
 
 def _public_input(entry: Input) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from galatea._pbtxt import read_config
 from galatea.errors import RepositoryError
 from galatea.repository import Release
 
-__all__ = ["CPU", "CUDA", "configurations", "heavy", "to_text"]
+__all__ = ["CPU", "CUDA", "configurations", "heavy"]
 
 CPU = "cpu"  # the variant that needs no GPU; others are named after what they need
 CUDA = "cuda"
@@ -28,8 +28,8 @@ def configurations(release: Release, variant: str) -> dict[str, Any]:
         path = folder / "configs" / f"{variant}.pbtxt"
         path = path if path.is_file() else folder / "config.pbtxt"
         try:
-            configs[model] = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
-        except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+            configs[model] = read_config(path)
+        except (OSError, ValueError) as error:
             raise RepositoryError(
                 f"{path}: cannot be read: {error}",
                 f"run: galatea repo verify --repository {release.root}",
@@ -45,9 +45,3 @@ def heavy(release: Release) -> tuple[str, ...]:
         for model, config in configurations(release, CUDA).items()
         if any(group.kind == gpu for group in config.instance_group)
     )
-
-
-def to_text(config: Any) -> bytes:
-    """``config.pbtxt`` of a configuration."""
-    text: str = text_format.MessageToString(config, as_utf8=True)
-    return text.encode()

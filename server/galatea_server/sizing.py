@@ -7,9 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from galatea._pbtxt import read_config
 from galatea.errors import RepositoryError
 
 __all__ = ["LEAST_SHARED_MEMORY", "shared_memory"]
@@ -48,8 +48,8 @@ def shared_memory(repository: Path, variant: str | None = None) -> int:
 
 def _read(path: Path) -> Any:
     try:
-        return text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        return read_config(path)
+    except (OSError, ValueError) as error:
         raise RepositoryError(f"{path}: cannot be read: {error}", "export it again") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from galatea.cli._evaluating import RULES, path_type, typed
+from galatea.cli._evaluating import (
+    RULES,
+    feature_options,
+    features,
+    is_path,
+    path_type,
+    show_memorised,
+    stepping,
+    typed,
+)
+from galatea.cli._lists import Listed, Series
 from galatea.cli._options import (
     Connection,
     Settings,
@@ -28,26 +39,6 @@ if TYPE_CHECKING:
 Show = Callable[[str, int], None]
 
 
-class Several(click.ParamType[tuple[Any, ...]]):
-    """Values with commas between them."""
-
-    name = "list"
-
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Each of them."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self._kind(part.strip()) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list such as 0.1,1", param, ctx)
-
-
 @click.command()
 @click.argument("name", metavar="NAME|PATH", shell_complete=complete_model)
 @click.option(
@@ -62,11 +53,11 @@ class Several(click.ParamType[tuple[Any, ...]]):
     "--intensity", required=True, metavar="RULE", help=f"How pixels become levels: {RULES}."
 )
 @click.option(
-    "--arms", type=Several(str), default="real,synthetic,both", show_default=True,
+    "--arms", type=Listed(str), default="real,synthetic,both", show_default=True,
     help="What is trained with.",
 )  # fmt: skip
 @click.option(
-    "--fractions", type=Several(float), default="0.1,1", show_default=True,
+    "--fractions", type=Series(float), default="0.1,1", show_default=True,
     help="Of the real patients to train with.",
 )  # fmt: skip
 @click.option(
@@ -106,10 +97,7 @@ class Several(click.ParamType[tuple[Any, ...]]):
     "--runner", metavar="COMMAND",
     help="Your own training, which is given a folder for each training of the study.",
 )  # fmt: skip
-@click.option("--train", type=path_type, help="Images that the generator was trained on.")
-@click.option("--heldout", type=path_type, help="Images of the same kind that it was not.")
-@click.option("--cache", type=path_type, help="Folder for features; default is the user's cache.")
-@click.option("--no-cache", is_flag=True, help="Neither keep features nor take kept ones.")
+@feature_options
 @click.option(
     "-o", "--output", type=path_type, default=Path("utility"), show_default=True,
     help="Folder for report.json.",
@@ -150,7 +138,7 @@ def utility(
     """
     if runner is None:
         _check_extra(task)
-    from galatea.evaluation import Cache, Extractor, Intensity, default_cache, open_source
+    from galatea.evaluation import Extractor, Intensity, open_source
     from galatea.evaluation.utility import Design, from_table, study
 
     design = Design(
@@ -161,14 +149,7 @@ def utility(
     )  # fmt: skip
     conditions = {**settings, **({"label": label} if label is not None else {})}
     with connection.open() as client, progress(None, name) as bar:
-        task_id = bar.tasks[0].id
-
-        def show(step: str, done: int) -> None:
-            fresh = bar.tasks[0].description != step
-            total = _trainings(design) if step == "trainings" else None
-            completed = done if fresh else bar.tasks[0].completed + done
-            bar.update(task_id, description=step, completed=completed, total=total)
-
+        show = stepping(bar, lambda step: _trainings(design) if step == "trainings" else None)
         report = study(
             design,
             _synthetic(client, name, n, seed, conditions, show),
@@ -176,7 +157,7 @@ def utility(
             extractor=Extractor(client, extractor) if extractor else None,
             train=open_source(train) if train else None,
             heldout=open_source(heldout) if heldout else None,
-            cache=Cache(None if no_cache else cache or default_cache()),
+            cache=features(cache, no_cache),
             command=typed(),
             progress=show,
         )
@@ -187,10 +168,7 @@ def utility(
 def _check_extra(task: str) -> None:
     """Says that the extra is missing before hours of work, not after them."""
     with needs_extra("utility"):
-        if task == "classify":
-            import sklearn  # noqa: F401
-        else:
-            import monai  # noqa: F401
+        importlib.import_module("sklearn" if task == "classify" else "monai")
 
 
 def _trainings(design: Design) -> int:
@@ -204,7 +182,7 @@ def _synthetic(
 ) -> Cases:
     from galatea.evaluation.utility import from_data_set, from_model, from_table
 
-    if "/" in place or place in (".", ".."):
+    if is_path(place):
         path = Path(place)
         return from_data_set(path) if (path / "job.json").is_file() else from_table(path)
     return from_model(
@@ -219,8 +197,5 @@ def _print(report: Utility, path: Path) -> None:
     table(columns, cells(report))
     verdict = report.memorisation
     if verdict is not None:
-        click.echo(
-            f"memorised, by {verdict.extractor}, {verdict.intensity}: {verdict.memorised} of "
-            f"{verdict.n_synthetic}"
-        )
+        show_memorised(verdict)
     click.echo(f"report: {path}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 
 from galatea import pictures
 from galatea.cli import _load_report
+from galatea.cli._lists import Series
 from galatea.cli._options import (
     Connection,
     Settings,
@@ -27,40 +27,6 @@ from galatea.load import Arrivals, Load, Timing, closed_loop, open_loop
 from galatea.pictures import Picture
 
 PICTURES = 256  # of a folder, that are translated in turn
-
-
-class Series(click.ParamType[tuple[float, ...]]):
-    """``1,8,32``; ``1:16``, which doubles; or ``1:16:5``, in steps of 5."""
-
-    name = "series"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self._kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers that the text means, each once."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = [number for part in str(value).split(",") for number in self._part(part)]
-        except ValueError:
-            self.fail(f"{value!r} is no series: write 1,8,32 or 1:16 or 1:16:5", param, ctx)
-        return tuple(dict.fromkeys(numbers))
-
-    def _part(self, text: str) -> Iterator[float]:
-        first, *rest = [self._kind(number) for number in text.split(":")]
-        last, step = rest[0] if rest else first, rest[1] if rest[1:] else None
-        if rest[2:] or (rest and not 0 < first <= last < math.inf):
-            raise ValueError
-        if step is not None and not step > 0:
-            raise ValueError
-        while first < last:
-            yield first
-            first = first * 2 if step is None else first + step
-        if first == last or step is None:
-            yield last
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from galatea.cli._evaluating import RULES, path_type, typed
+from galatea.cli._evaluating import (
+    RULES,
+    feature_options,
+    features,
+    is_path,
+    path_type,
+    show_memorised,
+    stepping,
+    typed,
+)
 from galatea.cli._options import (
     Connection,
     Settings,
@@ -58,8 +68,7 @@ evaluate.add_command(utility)
 )
 @label_option
 @settings_option
-@click.option("--train", type=path_type, help="Images that the generator was trained on.")
-@click.option("--heldout", type=path_type, help="Images of the same kind that it was not.")
+@feature_options
 @click.option(
     "--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial",
     show_default=True, help="Of NIfTI volumes, the slices to take.",
@@ -72,8 +81,6 @@ evaluate.add_command(utility)
     "--repeats", type=int, default=10, show_default=True,
     help="Halves of the images that errors are made of.",
 )  # fmt: skip
-@click.option("--cache", type=path_type, help="Folder for features; default is the user's cache.")
-@click.option("--no-cache", is_flag=True, help="Neither keep features nor take kept ones.")
 @click.option(
     "-o", "--output", type=path_type, default=Path("evaluation"), show_default=True,
     help="Folder for report.html and report.json.",
@@ -105,20 +112,14 @@ def run(
     images against real ones. With --train and --heldout each image is judged for memorisation.
     """
     with needs_extra("eval"):
-        import matplotlib  # noqa: F401 - told before hours of work, not after them
-    from galatea.evaluation import Cache, Intensity, default_cache, open_source, write
+        importlib.import_module("matplotlib")  # told before hours of work, not after them
+    from galatea.evaluation import Intensity, open_source, write
     from galatea.evaluation import evaluate as run_evaluation
 
     rules = [Intensity.parse(text) for text in intensities]  # so is a mistake in these
     conditions = {**settings, **({"label": label} if label is not None else {})}
     with connection.open() as client, progress(None, name) as bar:
-        task = bar.tasks[0].id
-
-        def show(step: str, images: int) -> None:
-            fresh = bar.tasks[0].description != step
-            done = images if fresh else bar.tasks[0].completed + images
-            bar.update(task, description=step, completed=done)
-
+        show = stepping(bar)
         done = run_evaluation(
             client,
             _synthetic(client, name, n, seed, conditions, axis),
@@ -130,7 +131,7 @@ def run(
             neighbours=neighbours,
             repeats=repeats,
             seed=seed,
-            cache=Cache(None if no_cache else cache or default_cache()),
+            cache=features(cache, no_cache),
             command=typed(),
             progress=show,
         )
@@ -141,10 +142,7 @@ def run(
     def human() -> None:
         _print([(report, row) for row in report.rows])
         for verdict in report.memorisation:
-            click.echo(
-                f"memorised, by {verdict.extractor}, {verdict.intensity}: {verdict.memorised} of "
-                f"{verdict.n_synthetic}"
-            )
+            show_memorised(verdict)
         click.echo(f"report: {paths[0]}")
 
     emit({**_plain(report), "files": [str(path) for path in paths]}, human)
@@ -173,7 +171,7 @@ def _synthetic(
 ) -> Source:
     from galatea.evaluation import Served, open_source
 
-    if "/" in place or place in (".", ".."):
+    if is_path(place):
         return open_source(place, axis)
     return Served(client, place, n, seed, **conditions)
 

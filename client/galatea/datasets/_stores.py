@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from galatea._files import is_leftover, write_atomically
+from galatea._filesystems import does_not_answer, open_filesystem
 from galatea.datasets.formats import File
-from galatea.errors import InvalidInput, MachineError, ServerUnreachable
-from galatea.extras import needs_extra
+from galatea.errors import MachineError, ServerUnreachable
 
 __all__ = ["Folder", "ObjectStore", "Store", "open_store"]
 
@@ -145,31 +145,12 @@ class Folder(Store):
 class ObjectStore(Store):
     """A prefix of what fsspec reaches by URL, such as ``s3://bucket/prefix``.
 
-    Endpoint, credentials and retries are those of the store's own library: for S3 the environment
-    (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_MAX_ATTEMPTS``, …) and ``~/.aws``.
-
-    Raises:
-        InvalidInput: there is no such kind of store.
-        MachineError: the package for it is not installed.
+    Endpoint, credentials and errors: see :func:`galatea._filesystems.open_filesystem`.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        with needs_extra("s3"):
-            import fsspec
-        try:
-            self._filesystem, self._root = fsspec.url_to_fs(self.url)
-        except ImportError as error:
-            extra = url.startswith(("s3:", "s3a:"))
-            raise MachineError(
-                f"{url}: {error}",
-                "run: pip install 'galatea[s3]'" if extra else "install the package that it names",
-            ) from error
-        except ValueError as error:
-            raise InvalidInput(f"{url}: {error}", "give a folder, or s3://BUCKET/PREFIX") from error
-        if (loop := getattr(self._filesystem, "loop", None)) is not None:
-            # Of a broken connection tasks are left behind; its error is raised by put and get.
-            loop.set_exception_handler(lambda _, context: log.debug(context["message"]))
+        self._filesystem, self._root = open_filesystem(self.url)
 
     def put(self, files: Iterable[File]) -> None:
         waiting = iter(files)
@@ -210,7 +191,7 @@ class ObjectStore(Store):
             ) from error
         except Exception as error:  # every kind of store raises the errors of its own library
             reason = str(error) or type(error).__name__
-            if UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
+            if does_not_answer(error):
                 raise ServerUnreachable(
                     f"{self.url}: the store does not answer: {reason}",
                     f"check its endpoint (for S3, AWS_ENDPOINT_URL); {RESUMES}",

@@ -10,17 +10,18 @@ from tempfile import TemporaryDirectory
 from torch import Tensor, nn
 
 import galatea
+from galatea._pbtxt import config_text
 from galatea.card import Input, ModelCard, Output, ValueRange
 from galatea.errors import ExportError, InvalidInput
 from galatea_exporter import release as releasing
 from galatea_exporter.checkpoint import read_checkpoint
 from galatea_exporter.compiling import compile_stages
-from galatea_exporter.export import NAME, Exported, Facts
+from galatea_exporter.export import Exported, Facts, check_name
 from galatea_exporter.extractors.archs import Loaded, find_arch
 from galatea_exporter.extractors.resize import RULES, Resize, Rule
 from galatea_exporter.release import Content
 from galatea_exporter.stages import Axis, Stage, StagedGenerator, TensorSpec
-from galatea_exporter.triton_config import DEFAULT_VARIANT, VARIANTS, stage_config, to_text
+from galatea_exporter.triton_config import DEFAULT_VARIANT, VARIANTS, stage_config
 
 __all__ = ["import_extractor"]
 
@@ -119,13 +120,13 @@ def import_extractor(
             progress=progress,
         )  # fmt: skip
         card = replace(card, parity=compiled.parity, graphs=compiled.digests())
-        newest = releasing.newest(repository, name)
-        for number in [newest, newest + 1] if newest else [1]:
-            card = replace(card, version=number)
-            files = _files(card, stage, compiled.files[STAGE], max_batch)
-            release = releasing.draft(repository, (name,), number, files)
-            if releasing.is_there(release):
-                break
+
+        def make(number: int) -> tuple[dict[str, Content], tuple[str, ...]]:
+            numbered = replace(card, version=number)
+            return _files(numbered, stage, compiled.files[STAGE], max_batch), (name,)
+
+        release, files = releasing.following(repository, name, make)
+        card = replace(card, version=release.version)
         written = False
         if not dry_run:
             progress(f"writing {name} version {card.version}")
@@ -134,11 +135,7 @@ def import_extractor(
 
 
 def _check(name: str, rule: str, max_batch: int) -> None:
-    if not NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} is no model name",
-            "use lower-case letters, digits, '-' and '_', at most 63, starting with no sign",
-        )
+    check_name(name)
     if rule not in RULES:
         raise InvalidInput(f"no resizing {rule!r}", f"choose one of: {', '.join(RULES)}")
     if max_batch < 1:
@@ -166,7 +163,7 @@ def _files(
     """Path below the repository → content."""
     folder = f"{card.name}/{card.version}"
     texts = {
-        variant: to_text(
+        variant: config_text(
             stage_config(
                 card.name, stage, version=card.version, max_batch=max_batch, variant=variant,
                 graph_sha256=card.graphs[STAGE], card=card,

@@ -13,7 +13,7 @@ from galatea.card import ModelCard, Parity
 from galatea.evaluation import Report
 from galatea.repository import MANIFEST, Release, sha256_of
 from galatea_exporter.compiling import Compiled
-from galatea_exporter.parity import MAX_LEVELS, MAX_SHARE, USUAL_TOLERANCE, difference
+from galatea_exporter.parity import MAX_LEVELS, difference, most_share
 from galatea_exporter.publishing import contents, evaluations, graphs, licences, privacy
 from galatea_exporter.publishing.golden import Golden
 
@@ -131,7 +131,7 @@ def _parity(candidate: Candidate) -> Iterator[Problem]:
             yield Problem(f"{name}: {parity.max_abs:.3g} is beyond {parity.tolerance:.3g}", mend)
         elif name != "parity_fp16" and parity.max_levels > MAX_LEVELS:
             yield Problem(f"{name}: {parity.max_levels} uint8 levels", mend)
-        elif name == "parity" and not parity.share_differing <= _share(parity.tolerance):
+        elif name == "parity" and not parity.share_differing <= most_share(parity.tolerance):
             yield Problem(f"{name}: {parity.share_differing:.2%} of the uint8 values differ", mend)
     stages: dict[str, dict[str, bytes | Path]] = {}
     lone = next(iter(card.graphs), "")
@@ -160,17 +160,12 @@ def _golden(candidate: Candidate) -> Iterator[Problem]:
     for name, alone in golden.alone.items():
         apart = difference(name, alone, golden.together[name])
         far = not apart.max_abs <= tolerance or apart.max_levels > MAX_LEVELS
-        if far or apart.share_differing > _share(tolerance):
+        if far or apart.share_differing > most_share(tolerance):
             yield Problem(
                 f"{name}: batch {golden.batch} differs from batch 1 by {apart.max_abs:.3g}, "
                 f"{apart.max_levels} levels, on {apart.share_differing:.2%} of the levels",
                 "find the operator that mixes samples, such as a norm over the batch",
             )
-
-
-def _share(tolerance: float) -> float:
-    """The share of uint8 values that may differ where floats may be so far apart."""
-    return MAX_SHARE * max(1.0, tolerance / USUAL_TOLERANCE)
 
 
 def _images(candidate: Candidate) -> Iterator[Problem]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from importlib.resources import files
 
+from galatea._pbtxt import read_config
 from galatea.repository import Release
-from galatea_exporter.publishing.configurations import configuration_of
-from galatea_exporter.sampler.texts import TOKENIZER
+from galatea_exporter.sampler.contexts import TOKENIZER
 
 __all__ = ["OLD_SAMPLER", "code"]
 
@@ -48,7 +48,7 @@ def code(release: Release, *, any_sampler: bool = False) -> Iterator[tuple[str, 
 def _calls(release: Release, file: str) -> Iterator[str]:
     """What a configuration has servers execute besides graphs and the sampler."""
     try:
-        config = configuration_of(release.root / file)
+        config = read_config(release.root / file)
     except (OSError, ValueError) as error:
         yield f"cannot be read ({error})"
         return

@@ -15,12 +15,12 @@ from tritonclient.utils import triton_to_np_dtype
 
 from galatea.repository import Release
 from galatea_exporter.compiling import GRAPH
+from galatea_exporter.sampler.contexts import TOKENIZER, Contexts, Texts
 from galatea_exporter.sampler.engine import Engine
 from galatea_exporter.sampler.jobs import Job, Sample
 from galatea_exporter.sampler.noise import noise_of
 from galatea_exporter.sampler.samplers import Settings, start
 from galatea_exporter.sampler.schedules import Schedule
-from galatea_exporter.sampler.texts import TOKENIZER, Texts, decoded
 
 __all__ = ["Diffusion"]
 
@@ -38,7 +38,7 @@ class Diffusion:
         self._settings = json.loads(config.parameters["sampler"].string_value)
         self._schedule = Schedule(**self._settings["schedule"])
         self._shape = tuple(self._settings["shape"])
-        self._types = {entry.name: _dtype(entry.data_type) for entry in config.input}
+        types = {entry.name: _dtype(entry.data_type) for entry in config.input}
         self._outputs = {
             output.name: (output.dims[-1], _dtype(output.data_type)) for output in config.output
         }
@@ -51,19 +51,20 @@ class Diffusion:
             for part in ("network", "decoder", "text")
             if self._settings[part] is not None
         }
-        self._texts = None
+        texts = None
         if "text" in self._sessions:
-            self._texts = Texts(release.folder / TOKENIZER, self._encoded)
+            texts = Texts(release.folder / TOKENIZER, self._encoded)
+        self._contexts = Contexts(self._settings, types, texts)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs [N, …] of a request with these inputs [N, 1]."""
         count = len(feed["seed"])
         settings = self._settings
-        contexts, bases = self._contexts(feed, count)
+        contexts, bases = self._contexts.of(feed, count)
         samples = []
         for i in range(count):
             told = {
-                name: self._given(feed, name, count)[i]
+                name: self._contexts.given(feed, name, count)[i]
                 for name in ("steps", "sampler", "eta", "guidance")
             }
             choice = Settings(int(told["steps"]), str(told["sampler"]), float(told["eta"]))
@@ -81,34 +82,6 @@ class Diffusion:
             name: part.astype(dtype, copy=False)
             for (name, (_, dtype)), part in zip(self._outputs.items(), parts, strict=True)
         }
-
-    def _given(self, feed: Mapping[str, Array], name: str, count: int) -> Any:
-        if name not in feed:
-            return [self._settings["defaults"][name]] * count
-        values = feed[name]
-        return decoded(values) if values.dtype == np.object_ else values[:, 0]
-
-    def _contexts(self, feed: Mapping[str, Array], count: int) -> tuple[list[Any], list[Any]]:
-        """What the network takes beside x and t: of each sample, and of its unguided row."""
-        told = {name: self._given(feed, name, count) for name in self._settings["conditions"]}
-        contexts = [
-            {name: np.array([values[i]], self._types[name]) for name, values in told.items()}
-            for i in range(count)
-        ]
-        unconditional = self._settings["unconditional"]
-        bases: list[Any] = [None] * count
-        if unconditional is not None:
-            bases = [
-                {name: np.full_like(context[name], value) for name, value in unconditional.items()}
-                for context in contexts
-            ]
-        if self._texts is not None:
-            prompts = decoded(feed["prompt"])
-            made = self._texts.contexts([*prompts, *self._given(feed, "negative_prompt", count)])
-            for i, context in enumerate(contexts):
-                bases[i] = {**context, **(bases[i] or {}), "context": made[count + i]}
-                context["context"] = made[i]
-        return contexts, bases
 
     def _predicted(self, x: Array, t: Array, context: dict[str, Array]) -> Array:
         return self._called("network", {"x": x, "t": t[:, None], **context}, ["prediction"])[0]

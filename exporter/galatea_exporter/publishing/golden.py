@@ -18,10 +18,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from galatea._pbtxt import read_config
 from galatea.card import Input, ModelCard
 from galatea.errors import InvalidInput, RepositoryError
 from galatea.repository import Release
-from galatea_exporter.publishing.configurations import configuration
 from galatea_exporter.publishing.diffusion import Diffusion
 
 __all__ = ["SEEDS", "Golden", "compute"]
@@ -72,7 +72,7 @@ def compute(
         raise InvalidInput(f"{card.name} takes no steps", "leave out --steps")
     try:
         with _peak() as peak:
-            config = configuration(release, release.name)
+            config = _configuration(release, release.name)
             run = _runner(release, config)
             batch = min(len(SEEDS), max(1, config.max_batch_size))
             inputs = golden_inputs(card, len(SEEDS))
@@ -176,8 +176,16 @@ class _Chain:
         return {name: known[name] for name in self._outputs}
 
 
+def _configuration(release: Release, model: str) -> Any:
+    path = release.root / model / str(release.version) / "config.pbtxt"
+    try:
+        return read_config(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _graph_of(release: Release, model: str, config: Any = None) -> Path:
-    config = configuration(release, model) if config is None else config
+    config = _configuration(release, model) if config is None else config
     file: str = config.default_model_filename
     return release.root / model / str(release.version) / file
 

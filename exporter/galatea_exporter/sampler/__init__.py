@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from galatea_exporter.sampler.texts import TOKENIZER
+from galatea_exporter.sampler.contexts import TOKENIZER
 
 if TYPE_CHECKING:
     from galatea_exporter.stages import Sampling

@@ -40,13 +40,13 @@ sys.path[:0] = [str(Path(__file__).parent), *(SITES.split(os.pathsep) if SITES e
 
 import numpy as np  # noqa: E402 - found by the line above
 import triton_python_backend_utils as pb_utils  # noqa: E402 - likewise
+from contexts import TOKENIZER, Contexts, Texts  # noqa: E402 - beside this file
 from engine import Engine  # noqa: E402 - beside this file
 from jobs import TOLD, Job, Sample  # noqa: E402 - beside this file
 from meters import Meters  # noqa: E402 - beside this file
 from noise import noise_of  # noqa: E402 - beside this file
 from samplers import Settings, start  # noqa: E402 - beside this file
 from schedules import Schedule  # noqa: E402 - beside this file
-from texts import TOKENIZER, Texts, decoded  # noqa: E402 - beside this file
 from tickets import Streamed, Ticket  # noqa: E402 - beside this file
 
 DRAIN = 30.0  # seconds that jobs get when the model is unloaded
@@ -68,7 +68,7 @@ class TritonPythonModel:
         outputs = [output for output in config["output"] if output["name"] not in TOLD]
         self.outputs = [output["name"] for output in outputs]
         self.channels = [int(output["dims"][-1]) for output in outputs]
-        self.input_types = {
+        input_types = {
             entry["name"]: pb_utils.triton_string_to_numpy(entry["data_type"])
             for entry in config["input"]
         }
@@ -78,9 +78,10 @@ class TritonPythonModel:
         }
         policy = config.get("model_transaction_policy", {})
         self.ticket = Streamed if policy.get("decoupled") else Ticket
-        self.texts = None
+        texts = None
         if self.settings["text"] is not None:
-            self.texts = Texts(Path(__file__).with_name(TOKENIZER), self.encode)
+            texts = Texts(Path(__file__).with_name(TOKENIZER), self.encode)
+        self.contexts = Contexts(self.settings, input_types, texts)
         self.pool = ThreadPoolExecutor(1, "galatea-noise")
         self.engine = Engine(
             self.predict,
@@ -113,8 +114,8 @@ class TritonPythonModel:
         """The samples that a request asks for."""
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         seeds = tensors["seed"][:, 0]
-        told = {name: self.given(tensors, name, len(seeds)) for name in CONTROLS}
-        contexts, bases = self.contexts(tensors, len(seeds))
+        told = {name: self.contexts.given(tensors, name, len(seeds)) for name in CONTROLS}
+        contexts, bases = self.contexts.of(tensors, len(seeds))
         samples = []
         for row, seed in enumerate(seeds):
             settings = Settings(
@@ -132,56 +133,6 @@ class TritonPythonModel:
             is_cancelled=ticket.is_cancelled,
             **ticket.wishes(tensors),
         )
-
-    def given(self, tensors: dict[str, Array], name: str, count: int) -> Any:
-        """A control of each sample, [count], or its default."""
-        if name not in tensors:
-            return [self.settings["defaults"][name]] * count
-        if tensors[name].dtype == np.object_:
-            return decoded(tensors[name])
-        self.check(name, tensors[name])
-        return tensors[name][:, 0]
-
-    def check(self, name: str, values: Array) -> None:
-        """Whether the values of an input are within its limits.
-
-        Raises:
-            ValueError: one is not.
-        """
-        low, high = self.settings["limits"].get(name, (None, None))
-        for value in values[:, 0].tolist():
-            # Asked this way round, because nothing is true of NaN.
-            if not ((low is None or value >= low) and (high is None or value <= high)):
-                raise ValueError(f"{name} must be {low} … {high}, not {value}")
-
-    def contexts(
-        self, tensors: dict[str, Array], count: int
-    ) -> tuple[list[dict[str, Array]], list[dict[str, Array] | None]]:
-        """What the network takes beside x and t: for each sample, and for its row without guidance.
-
-        Raises:
-            ValueError: a condition is beyond its limits, or a prompt is no text or too long.
-        """
-        told = {name: self.given(tensors, name, count) for name in self.settings["conditions"]}
-        contexts = [
-            {name: np.array([values[row]], self.input_types[name]) for name, values in told.items()}
-            for row in range(count)
-        ]
-        unconditional = self.settings["unconditional"]
-        bases: list[dict[str, Array] | None] = [None] * count
-        if unconditional is not None:
-            bases = [
-                {name: np.full_like(context[name], value) for name, value in unconditional.items()}
-                for context in contexts
-            ]
-        if self.texts is not None:
-            prompts = decoded(tensors["prompt"])
-            negative = self.given(tensors, "negative_prompt", count)
-            made = self.texts.contexts([*prompts, *negative])
-            for row, context in enumerate(contexts):
-                bases[row] = {**context, **(bases[row] or {}), "context": made[count + row]}
-                context["context"] = made[row]
-        return contexts, bases
 
     @property
     def shape(self) -> tuple[int, ...]:

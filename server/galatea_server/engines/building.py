@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galatea.engines import Gpu, gpus_here
 from galatea.errors import ExportError, MachineError
+from galatea.tensorrt_engines import Gpu, gpus_here
 from galatea_server.engines.recipe import Recipe
 
 __all__ = ["build", "machine", "run"]

@@ -9,11 +9,12 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from galatea.engines import Engine, Gpu, engines_of
+from galatea._pbtxt import config_text
 from galatea.errors import InvalidInput, RepositoryError
 from galatea.local_variants import FOLDER, LocalVariant, add
 from galatea.repository import Release
-from galatea_server.configurations import CUDA, configurations, heavy, to_text
+from galatea.tensorrt_engines import Engine, Gpu, engines_of
+from galatea_server.configurations import CUDA, configurations, heavy
 
 __all__ = ["Recipe", "recipe", "release_engine"]
 
@@ -133,7 +134,7 @@ def release_engine(
     ]
     engines = sorted((*others, engine), key=lambda entry: entry.compute_capability)
     contents = {
-        f"{model}/{release.version}/{FOLDER}/{variant}.pbtxt": to_text(config)
+        f"{model}/{release.version}/{FOLDER}/{variant}.pbtxt": config_text(config)
         for model, config in made.configs(engines, cuda_graphs=cuda_graphs).items()
     }
     kept = {other.file: before.files[other.file] for other in others if before}

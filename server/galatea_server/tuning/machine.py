@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from galatea.engines import gpus_here
 from galatea.errors import InvalidInput
 from galatea.load import here
 from galatea.repository import Release
+from galatea.tensorrt_engines import gpus_here
 from galatea_server.configurations import CPU, configurations
 from galatea_server.installation import NvidiaTriton, locate
 

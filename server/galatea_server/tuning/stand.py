@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from galatea._pbtxt import config_text
 from galatea.client import Client
-from galatea.load import Load, closed_loop, synthetic
+from galatea.load import Load, closed_loop, server_version, synthetic
 from galatea.repository import Release
-from galatea_server.configurations import to_text
 from galatea_server.server import EmbeddedServer
 
 __all__ = ["Images", "Stand"]
@@ -38,7 +36,7 @@ class Stand:
         self.release = release
         for model, config in configs.items():
             (folder / model).mkdir(parents=True)
-            (folder / model / "config.pbtxt").write_bytes(to_text(config))
+            (folder / model / "config.pbtxt").write_bytes(config_text(config))
             version = str(release.version)
             source = (release.root / model / version).resolve()
             (folder / model / version).symlink_to(source, target_is_directory=True)
@@ -64,9 +62,8 @@ class Stand:
 
     def triton(self) -> str:
         """Name and version of the server."""
-        with urllib.request.urlopen(f"http://{self.server.http_url}/v2", timeout=5) as answer:
-            told = json.load(answer)
-        return f"{told['name']} {told['version']}"
+        with Client(self.server.grpc_url) as client:
+            return server_version(client)
 
     def measure(
         self, batch: int, callers: int, seconds: float, conditions: Mapping[str, Any]

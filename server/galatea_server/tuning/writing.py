@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from galatea._pbtxt import config_text
 from galatea.local_variants import FOLDER, add, check_name
 from galatea.measured import MEASURED_PARAMETER
 from galatea.repository import Release
-from galatea_server.configurations import configurations, heavy, to_text
+from galatea_server.configurations import configurations, heavy
 from galatea_server.tuning.result import Tuned
 from galatea_server.tuning.settings import tuned
 
@@ -37,7 +38,7 @@ def write(release: Release, outcome: Tuned, variant: str) -> Tuned:
     configs = tuned(configurations(release, outcome.best.variant), heavy(release), outcome.best)
     configs[release.name].parameters[MEASURED_PARAMETER].string_value = measured.to_json()
     contents = {
-        f"{model}/{release.version}/{FOLDER}/{variant}.pbtxt": to_text(config)
+        f"{model}/{release.version}/{FOLDER}/{variant}.pbtxt": config_text(config)
         for model, config in configs.items()
     }
     added = add(

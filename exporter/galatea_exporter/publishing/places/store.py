@@ -6,41 +6,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from galatea.errors import InvalidInput, MachineError, RepositoryError, ServerUnreachable
-from galatea.extras import needs_extra
+from galatea._filesystems import does_not_answer, open_filesystem
+from galatea.errors import MachineError, RepositoryError, ServerUnreachable
 from galatea_exporter.publishing.places.place import Place
 from galatea_exporter.release import Content
 
 __all__ = ["Store"]
 
-# How botocore, aiohttp and Python call what means that nobody answered.
-UNREACHABLE = {
-    "ConnectionError", "ConnectTimeoutError", "HTTPClientError", "ClientConnectionError",
-    "TimeoutError",
-}  # fmt: skip
-
 
 class Store(Place):
     """A prefix such as ``s3://bucket/prefix``; large files go up and come down in parts.
 
-    Endpoint and credentials are those of the store's own library: for S3 the environment
-    (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …) and ``~/.aws``.
-
-    Raises:
-        InvalidInput: there is no such kind of store.
-        MachineError: the package for it is not installed.
+    Endpoint, credentials and errors: see :func:`galatea._filesystems.open_filesystem`.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        with needs_extra("s3"):
-            import fsspec
-        try:
-            self._filesystem, self._root = fsspec.url_to_fs(self.url)
-        except ImportError as error:
-            raise MachineError(f"{url}: {error}", "run: pip install 'galatea[s3]'") from error
-        except ValueError as error:
-            raise InvalidInput(f"{url}: {error}", "give a folder, or s3://BUCKET/PREFIX") from error
+        self._filesystem, self._root = open_filesystem(self.url)
 
     def read(self, path: str) -> bytes | None:
         with self._told("read"):
@@ -76,7 +58,7 @@ class Store(Place):
             raise
         except Exception as error:  # every kind of store raises the errors of its own library
             reason = str(error) or type(error).__name__
-            if UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
+            if does_not_answer(error):
                 raise ServerUnreachable(
                     f"{self.url}: the store does not answer: {reason}",
                     "check its endpoint (for S3, AWS_ENDPOINT_URL)",
